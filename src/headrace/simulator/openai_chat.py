@@ -144,7 +144,7 @@ class OpenAIChatEncoder:
         kinds = (
             b": SIMULATOR PROCESSING\n\n",
             _data({**self._envelope, "choices": [], "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}),
-            b"event: vendor.telemetry\nid: 17\n" + _data({**self._envelope, "object": "vendor.telemetry", "choices": []}),
+            b"event: vendor.telemetry\n" + _data({**self._envelope, "object": "vendor.telemetry", "choices": []}),
             b"retry: 3000\ncolour: blue\na field without a colon\n" + _data({**self._envelope, "choices": []}),
             self._delta({"vendor_sparkle": {"level": 3}}),
         )
