@@ -20,7 +20,7 @@ PYTHON_LINES_MAX = 600
 
 # Escaped dots and groups keep this file from matching its own patterns.
 REGISTRY_HOST = re.compile(
-    rb"pypi\.org|pythonhosted\.org|registry\.npmjs\.|npmjs\.(?:com|org)|registry\.yarnpkg|(?:npm|pypi)\.pkg\.github|proxy\.golang\.org|crates\.io"
+    rb"pypi\.org|python(?:hosted)\.org|registry\.npmjs\.|npmjs\.(?:com|org)|registry\.yarnpkg|(?:npm|pypi)\.pkg\.github|proxy\.golang\.org|crates\.io"
 )
 MACHINE_PATH = re.compile(rb"(?<![\w.-])/(?:work|root)/|\.\./(?:shared)\b|(?<![\w.-])/opt/(?:pypi|wheels)|/tmp/(?:bash_jobs)")
 INDEX_OPTION = re.compile(r"^\s*(?:-i|-f|-e|--\S*index\S*|--find-links|--trusted-host|--editable)\b|://| @ ", re.MULTILINE)
