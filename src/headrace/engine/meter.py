@@ -1,0 +1,138 @@
+"""Measures of one stream, on a monotonic clock: TTFT, TPOT, ITL at both ends, arrivals over time.
+
+Definitions: TTFT runs from the request to the first *generated* token (text, thinking or tool arguments), not to a role chunk.
+TPOT is (last token - first token) / (tokens - 1), absent for one token. ITL samples are the gaps between tokens; tokens that come
+in one read have a gap of 0 between them, which is how a buffering hop shows.
+"""
+
+from __future__ import annotations
+
+from headrace.protocol.events import Arrivals, Metrics
+
+SLICES_MAX = 120
+FIRST_SLICE_S = 0.05
+
+
+class Flow:
+    """Tokens passing one point: their times, gaps and slices. Memory is bounded whatever the stream's length."""
+
+    __slots__ = ("_gaps", "_slices", "_start", "first", "last", "max_gap", "slice_s", "tokens")
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self.first = 0.0
+        self.last = 0.0
+        self.tokens = 0
+        self.max_gap = 0.0
+        self.slice_s = FIRST_SLICE_S
+        self._gaps: dict[int, int] = {}
+        self._slices: list[int] = []
+
+    def add(self, tokens: int, now: float) -> None:
+        """Count `tokens` that came together at `now`."""
+        gaps = self._gaps
+        if self.tokens:
+            gap = now - self.last
+            if gap > self.max_gap:
+                self.max_gap = gap
+            bucket = _bucket(int(gap * 1e6))
+            gaps[bucket] = gaps.get(bucket, 0) + 1
+        else:
+            self.first = now
+        if tokens > 1:
+            gaps[0] = gaps.get(0, 0) + tokens - 1
+        self.last = now
+        self.tokens += tokens
+        at = int((now - self._start) / self.slice_s)
+        slices = self._slices
+        if at >= len(slices):
+            at = self._grow(at)
+        slices[at] += tokens
+
+    def quantiles(self) -> dict[str, float] | None:
+        """Return p50, p90 and p99 of the gaps in milliseconds, to within 12 %, or None without a gap."""
+        total = sum(self._gaps.values())
+        if not total:
+            return None
+        found: dict[str, float] = {}
+        seen, buckets = 0, sorted(self._gaps.items())
+        wanted = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)]
+        for bucket, count in buckets:
+            seen += count
+            while wanted and seen >= wanted[0][1] * total:
+                found[wanted.pop(0)[0]] = round(_bucket_us(bucket) / 1000, 3)
+        return found
+
+    def slices(self, slice_s: float) -> list[int]:
+        """Return the counts in slices of `slice_s`, a power of two times this flow's own."""
+        own, ratio = self._slices, round(slice_s / self.slice_s)
+        return [sum(own[at : at + ratio]) for at in range(0, len(own), ratio)]
+
+    def _grow(self, at: int) -> int:
+        slices = self._slices
+        while at >= SLICES_MAX:
+            slices[:] = [sum(slices[i : i + 2]) for i in range(0, len(slices), 2)]
+            self.slice_s *= 2
+            at //= 2
+        slices.extend([0] * (at + 1 - len(slices)))
+        return at
+
+
+class Meter:
+    """All times of one stream. The owner sets the marks, the flows count tokens as they come in and go out."""
+
+    __slots__ = ("attempts", "cancel_s", "egress", "headers_at", "ingress", "queued_s", "sent_at", "start")
+
+    def __init__(self, now: float) -> None:
+        self.start = now
+        self.ingress = Flow(now)
+        self.egress = Flow(now)
+        self.queued_s: float | None = None
+        self.sent_at: float | None = None
+        self.headers_at: float | None = None
+        self.cancel_s: float | None = None
+        self.attempts = 0
+
+    def metrics(self, now: float, output_tokens: int | None) -> Metrics:
+        """Return the measures as they stand. `output_tokens`: the provider's own count, where it gave one."""
+        ingress, egress = self.ingress, self.egress
+        tokens = output_tokens if output_tokens and output_tokens >= ingress.tokens else ingress.tokens
+        tpot = (ingress.last - ingress.first) / (tokens - 1) if ingress.tokens > 1 else None
+        slice_s = max(ingress.slice_s, egress.slice_s)
+        return Metrics(
+            ttft_ms=_ms(ingress.first - self.start) if ingress.tokens else None,
+            tpot_ms=_ms(tpot),
+            queue_ms=_ms(self.queued_s),
+            upstream_headers_ms=_ms(self.headers_at - self.sent_at) if self.headers_at and self.sent_at else None,
+            duration_ms=_ms(now - self.start),
+            itl_ingress_ms=ingress.quantiles(),
+            itl_egress_ms=egress.quantiles(),
+            max_gap_ms=_ms(ingress.max_gap) if ingress.tokens > 1 else None,
+            cancel_ms=_ms(self.cancel_s),
+            tokens=ingress.tokens,
+            attempts=self.attempts or None,
+            arrivals=Arrivals(slice_ms=round(slice_s * 1000), ingress=ingress.slices(slice_s), egress=egress.slices(slice_s))
+            if ingress.tokens
+            else None,
+        )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _bucket(us: int) -> int:
+    """Number of the bucket for a gap of `us` microseconds: four buckets to each doubling."""
+    if us < 8:
+        return us
+    bits = us.bit_length()
+    return (bits << 2) + ((us >> (bits - 3)) & 3) - 8
+
+
+def _bucket_us(bucket: int) -> float:
+    """Middle of the bucket in microseconds."""
+    if bucket < 8:
+        return float(bucket)
+    bits, quarter = divmod(bucket + 8, 4)
+    low = (4 + quarter) << (bits - 3)
+    return low + (1 << (bits - 3)) / 2

@@ -1,0 +1,101 @@
+"""The ASGI application: routes, errors, CORS, lifespan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+import headrace
+from headrace.errors import HeadraceError
+from headrace.server import native
+from headrace.server.config import Config, load
+from headrace.server.relay import Relay
+
+_STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(config: Config | None = None) -> FastAPI:
+    """Return the relay as an ASGI application; it starts and stops with the application's lifespan."""
+    config = config or load()
+    relay = Relay(config)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await relay.start()
+        try:
+            yield
+        finally:
+            await relay.aclose()
+
+    app = FastAPI(
+        title="Headrace",
+        version=headrace.__version__,
+        summary="A streaming relay for language models.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.relay = relay
+    app.include_router(native.router)
+    _add_operations(app, relay)
+    _add_errors(app)
+    if config.server.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.server.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id"],
+            expose_headers=["x-stream-id", "x-request-id", "location", "retry-after"],
+            max_age=600,
+        )
+    return app
+
+
+def _add_operations(app: FastAPI, relay: Relay) -> None:
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> Response:
+        """Whether the process is alive."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz", tags=["operations"])
+    async def readyz() -> Response:
+        """Whether new streams are taken: 503 while draining."""
+        return JSONResponse({"status": "ready"} if relay.ready else {"status": "draining"}, status_code=200 if relay.ready else 503)
+
+    @app.get("/metrics", tags=["operations"])
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        return Response(relay.observatory.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(HeadraceError)
+    async def headrace_error(request: Request, error: HeadraceError) -> Response:
+        headers = {"cache-control": "no-store"}
+        if error.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        body = native.error_body(
+            error.code, error.public_message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s
+        )
+        return Response(body, status_code=error.status, media_type="application/json", headers=headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        code = _STATUS_CODES.get(error.status_code, "http_error")
+        message = f"{request.method} {request.url.path}: {error.detail}."
+        return Response(
+            native.error_body(code, message, retryable=False),
+            error.status_code,
+            headers=dict(error.headers or {}),
+            media_type="application/json",
+        )
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)

@@ -1,0 +1,350 @@
+"""The configuration: one TOML file, environment variables over it, and sensible values without either.
+
+`HEADRACE_<SECTION>_<KEY>` overrides a scalar of `[section]` (`HEADRACE_SERVER_PORT=9000`). A value `env:NAME` is read from the
+environment variable NAME, so that no key stands in the file. A wrong file is a `ConfigError` that says what is wrong, where,
+and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from headrace.engine.provider import Provider, Target
+from headrace.engine.streams import Settings
+from headrace.engine.upstream.pool import parse_base_url
+from headrace.errors import BadRequest, ConfigError, UnknownModel
+from headrace.policy.admission import Line
+from headrace.policy.retry import RetryPolicy
+from headrace.protocol import dialects
+
+SIMULATOR = "simulator"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ServerConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`host` other than loopback needs `allow_unauthenticated`, because there is no authentication yet."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    body_bytes_max: int = 8 * 1024 * 1024
+    body_s_max: float = 30.0
+    cors_origins: list[str] = []
+    drain_timeout_s: float = 30.0
+    log_format: Literal["auto", "json", "text"] = "auto"
+    allow_unauthenticated: bool = False
+    default_model: str | None = None
+
+
+class ProviderConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    dialect: str
+    base_url: str
+    api_key: str | None = None
+    passthrough: bool = False
+    models: list[str] = []
+    headers: dict[str, str] = {}
+    quirks: dict[str, Any] = {}
+    ca_file: str | None = None
+    concurrency: int = 0
+    queue_max: int = 100
+    warm_connections: int = 0
+
+
+class ModelConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    targets: list[str]
+
+
+class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Deadlines and policies of a stream, in seconds and bytes."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 120.0
+    idle_s: float = 60.0
+    total_s: float = 1800.0
+    queue_wait_s_max: float = 60.0
+    heartbeat_s: float = 10.0
+    slow_reader_s: float = 30.0
+    slow_reader: Literal["pause", "gap"] = "pause"
+    disconnect_grace_s: float = 10.0
+    high_water_bytes: int = 256 * 1024
+    low_water_bytes: int = 64 * 1024
+    detached_bytes_max: int = 1024 * 1024
+    log_bytes_max: int = 4 * 1024 * 1024
+    retention_s: float = 600.0
+    retained_bytes_max: int = 256 * 1024 * 1024
+
+
+class LimitsConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Per user; 0 means none."""
+
+    concurrent_streams: int = 0
+
+
+class RetryConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Before the first content only. `attempts_max` counts the first one."""
+
+    attempts_max: int = 3
+    backoff_s: float = 0.25
+    wait_s_max: float = 10.0
+
+
+class SimulatorConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The built-in provider. Without a configuration file it is on."""
+
+    enabled: bool = False
+    port: int = 0
+
+
+class Config(Struct, kw_only=True, forbid_unknown_fields=True):
+    server: ServerConfig = field(default_factory=ServerConfig)
+    providers: dict[str, ProviderConfig] = {}
+    models: dict[str, ModelConfig] = {}
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+    def settings(self) -> Settings:
+        return Settings(
+            **{name: getattr(self.stream, name) for name in StreamConfig.__struct_fields__},
+            concurrent_streams=self.limits.concurrent_streams,
+            retry=RetryPolicy(self.retry.attempts_max, self.retry.backoff_s, self.retry.wait_s_max),
+        )
+
+
+_KEYS_OF_PROVIDERS = {
+    "openai": ("OPENAI_API_KEY", "openai_chat", "https://api.openai.com/v1"),
+    "anthropic": ("ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com"),
+    "openrouter": ("OPENROUTER_API_KEY", "openai_chat", "https://openrouter.ai/api/v1"),
+    "groq": ("GROQ_API_KEY", "openai_chat", "https://api.groq.com/openai/v1"),
+    "mistral": ("MISTRAL_API_KEY", "openai_chat", "https://api.mistral.ai/v1"),
+    "deepseek": ("DEEPSEEK_API_KEY", "openai_chat", "https://api.deepseek.com/v1"),
+}
+
+
+def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration from `path` (or from defaults) with the environment over it.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or says something that is not possible.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        raw = _defaults(environ)
+    else:
+        try:
+            raw = tomllib.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}.") from None
+    _override(raw, environ)
+    config = _convert(raw, str(path) if path else "the environment")
+    _resolve_secrets(config, environ)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` for what is well-formed and still wrong."""
+    server = config.server
+    if server.host not in LOOPBACK and not server.allow_unauthenticated:
+        raise ConfigError(
+            f'server.host = "{server.host}" would open the relay, and the keys behind it, to the network without authentication. '
+            "Put a proxy that authenticates in front of 127.0.0.1, or set server.allow_unauthenticated = true."
+        )
+    if not config.providers and not config.simulator.enabled:
+        raise ConfigError("There is no provider. Add [providers.<name>] with dialect and base_url, or [simulator] enabled = true.")
+    for section in (config.stream, config.retry, config.limits, config.server):
+        for name in section.__struct_fields__:
+            value = getattr(section, name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+                raise ConfigError(f"{name} = {value}: must not be negative.")
+    for name in config.providers:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ConfigError(f"providers.{name!r}: a provider's name is of letters, digits, '.', '_' and '-'.")
+
+
+class Catalogue:
+    """Which models there are: providers by name, aliases, and what a request's `model` means."""
+
+    def __init__(self, config: Config, simulator_url: str | None = None) -> None:
+        self.config = config
+        self.providers = {name: _provider(name, p) for name, p in config.providers.items()}
+        if simulator_url is not None:
+            for name, dialect, path in ((SIMULATOR, "openai_chat", "/v1"), (f"{SIMULATOR}-anthropic", "anthropic", "")):
+                self.providers.setdefault(
+                    name, _provider(name, ProviderConfig(dialect=dialect, base_url=simulator_url + path, passthrough=True))
+                )
+        self._open = [p for p in self.providers.values() if p.passthrough]
+        self._bare = {model: p for name, p in self.providers.items() if name in config.providers for model in config.providers[name].models}
+        for alias, model in config.models.items():
+            if not model.targets:
+                raise ConfigError(f"models.{alias}.targets is empty: name at least one provider/model.")
+            for target in model.targets:
+                try:
+                    self._target(target)
+                except UnknownModel as error:
+                    raise ConfigError(f"models.{alias}.targets: {error.public_message}") from None
+
+    def default_model(self) -> str:
+        if self.config.server.default_model:
+            return self.config.server.default_model
+        if self.config.models:
+            return next(iter(self.config.models))
+        if self._bare:
+            return next(iter(self._bare))
+        if SIMULATOR in self.providers:
+            return f"{SIMULATOR}/story"
+        raise BadRequest("model is missing, and no default model is configured.", field="model")
+
+    def names(self) -> list[str]:
+        """The models that can be named as they are; a provider with passthrough takes any name behind `provider/`."""
+        named = [f"{name}/{model}" for name, p in self.config.providers.items() for model in p.models]
+        return [*self.config.models, *named]
+
+    def targets(self, model: str | None) -> list[Target]:
+        """Return what `model` stands for: an alias' list, or one target.
+
+        Raises:
+            UnknownModel: nothing has that name.
+        """
+        model = model or self.default_model()
+        alias = self.config.models.get(model)
+        if alias is not None:
+            return [self._target(target) for target in alias.targets]
+        return [self._target(model)]
+
+    def _target(self, model: str) -> Target:
+        name, slash, rest = model.partition("/")
+        provider = self.providers.get(name) if slash and rest else None
+        if provider is not None:
+            if provider.passthrough or rest in self.config.providers[name].models:
+                return Target(provider, rest)
+        elif model in self._bare:
+            return Target(self._bare[model], model)
+        elif len(self._open) == 1 or (len(self.config.providers) == 1 and self._open):
+            return Target(self._open[0], model)
+        raise UnknownModel(f"There is no model {model[:120]!r}.{self._suggest(model)}", field="model")
+
+    def _suggest(self, model: str) -> str:
+        known = [*self.names(), *(f"{p.name}/<name>" for p in self._open)]
+        close = difflib.get_close_matches(model, known, n=1, cutoff=0.6)
+        if close:
+            return f" Did you mean {close[0]!r}?"
+        return f" There are: {', '.join(known[:8])}." if known else ""
+
+
+def _provider(name: str, config: ProviderConfig) -> Provider:
+    try:
+        dialect = dialects.load(config.dialect)
+    except KeyError as error:
+        raise ConfigError(f"providers.{name}.dialect: {error.args[0]}.") from None
+    try:
+        origin, prefix = parse_base_url(config.base_url, config.ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"providers.{name}.base_url: {error.public_message}") from None
+    return Provider(
+        name,
+        dialect,
+        origin,
+        prefix,
+        api_key=config.api_key,
+        headers=config.headers,
+        quirks=config.quirks,
+        passthrough=config.passthrough,
+        line=Line(config.concurrency, config.queue_max),
+    )
+
+
+def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Without a file: the simulator, and every provider whose key is in the environment."""
+    providers = {
+        name: {"dialect": dialect, "base_url": url, "api_key": f"env:{variable}", "passthrough": True}
+        for name, (variable, dialect, url) in _KEYS_OF_PROVIDERS.items()
+        if environ.get(variable)
+    }
+    return {"simulator": {"enabled": True}, "providers": providers}
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    sections: dict[str, type[Struct]] = {
+        "server": ServerConfig,
+        "stream": StreamConfig,
+        "limits": LimitsConfig,
+        "retry": RetryConfig,
+        "simulator": SimulatorConfig,
+    }
+    for section, cls in sections.items():
+        for name in cls.__struct_fields__:
+            value = environ.get(f"HEADRACE_{section}_{name}".upper())
+            if value is not None:
+                table = raw.setdefault(section, {})
+                if isinstance(table, dict):
+                    table[name] = value.split(",") if name == "cors_origins" else _scalar(value)
+
+
+def _scalar(value: str) -> Any:
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if re.fullmatch(r"-?\d+", value):
+        return int(value)
+    if re.fullmatch(r"-?\d+\.\d+", value):
+        return float(value)
+    return value
+
+
+def _convert(raw: dict[str, Any], source: str) -> Config:
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = re.search(r"at `\$\.?([^`]*)`", text)
+        what = text.split(" - at ")[0]
+        where = place[1] if place and place[1] else "the top level"
+        raise ConfigError(f"{source}: {where}: {what}.{_known_fields(text, where)}") from None
+
+
+def _known_fields(text: str, where: str) -> str:
+    unknown = re.search(r"unknown field `([^`]*)`", text)
+    if not unknown:
+        return ""
+    cls: Any = {
+        "server": ServerConfig,
+        "stream": StreamConfig,
+        "limits": LimitsConfig,
+        "retry": RetryConfig,
+        "simulator": SimulatorConfig,
+    }.get(where.split(".")[0].split("[")[0])
+    if where.startswith("providers"):
+        cls = ProviderConfig
+    elif where.startswith("models"):
+        cls = ModelConfig
+    names = (cls or Config).__struct_fields__
+    close = difflib.get_close_matches(unknown[1], names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(names)}."
+
+
+def _resolve_secrets(config: Config, environ: Mapping[str, str]) -> None:
+    for name, provider in config.providers.items():
+        provider.api_key = _resolve(provider.api_key, f"providers.{name}.api_key", environ)
+        provider.headers = {
+            key: _resolve(value, f"providers.{name}.headers.{key}", environ) or "" for key, value in provider.headers.items()
+        }
+
+
+def _resolve(value: str | None, where: str, environ: Mapping[str, str]) -> str | None:
+    if value is None or not value.startswith("env:"):
+        return value
+    variable = value[4:]
+    if not environ.get(variable):
+        raise ConfigError(f"{where}: the environment variable {variable} is not set.")
+    return environ[variable]
