@@ -15,39 +15,30 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from headrace.engine import deadlines
+from headrace.engine.attempt import Attempt, AttemptPhase
 from headrace.engine.log import Log
 from headrace.engine.meter import Meter
-from headrace.engine.provider import Target, error_from_response, is_stream
+from headrace.engine.provider import Target
 from headrace.engine.reader import Reader, Sink
-from headrace.engine.upstream.connection import ResponseHead, UpstreamConnection
-from headrace.errors import (
-    HeadraceError,
-    QueueTimeout,
-    StreamTooLong,
-    UpstreamConnect,
-    UpstreamError,
-    UpstreamFirstTokenTimeout,
-    UpstreamIdle,
-    UpstreamTruncated,
-)
+from headrace.errors import HeadraceError, UpstreamError, UpstreamTruncated
 from headrace.policy import retry
 from headrace.policy.admission import Line, Ticket
 from headrace.protocol import events as ev
-from headrace.protocol.dialects import Decoder
 from headrace.protocol.native import Encoding
 from headrace.protocol.request import ChatRequest
 
 if TYPE_CHECKING:
     from headrace.engine.streams import Streams
 
-Phase = Literal["queued", "connecting", "headers", "first_token", "thinking", "text", "tool_arguments", "after_last_token", "ended"]
+ContentPhase = Literal["thinking", "text", "tool_arguments", "after_last_token"]
+Phase = Literal["queued", "ended"] | AttemptPhase | ContentPhase
 Status = Literal["queued", "connecting", "waiting", "streaming", "completed", "cancelled", "failed"]
 CancelCause = Literal["user", "disconnect"]
 
-ERROR_BODY_BYTES_MAX = 64 * 1024
 _TOKENS = frozenset({ev.Text, ev.Thinking, ev.ToolCallDelta})
 _NOT_CONTENT = frozenset({ev.Usage, ev.Notice, ev.Queue, ev.Data})
-_PHASE_OF: dict[type[ev.Event], Phase] = {
+_PHASE_OF: dict[type[ev.Event], ContentPhase] = {
     ev.Text: "text",
     ev.Thinking: "thinking",
     ev.ToolCallDelta: "tool_arguments",
@@ -106,24 +97,18 @@ class Stream:
         self.tool_calls: list[tuple[str, int, int]] = []
         self.detail: str | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._phase: Phase = "queued"
+        self.attempt: Attempt | None = None
+        self.has_content = False
+        self.paused = False
+        self.cancel_cause: CancelCause | None = None
         self.task: asyncio.Task[None] | None = None
         self._ticket: Ticket | None = None
-        self._first_request = b""
         self._turn: asyncio.Future[None] | None = None
-        self._connection: UpstreamConnection | None = None
-        self._outcome: asyncio.Future[UpstreamError | None] | None = None
-        self._decoder: Decoder | None = None
-        self._head: ResponseHead | None = None
-        self._error_body: bytearray | None = None
-        self._content = False
-        self._paused = False
-        self.cancel_cause: CancelCause | None = None
+        self._first_request = b""
         self._cancel_asked = (0.0, 0.0)
         self._cancel_phase: Phase = "queued"
-        self._last_upstream = received_at
         self._far_position = 0
-        self._detached_at: float | None = received_at
+        self.detached_at: float | None = received_at
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
@@ -134,10 +119,16 @@ class Stream:
         """Where the generation is; once content has come, what the newest content is."""
         if self.ended:
             return "ended"
-        if self._phase != "first_token" or not self._content:
-            return self._phase
-        last, _ = self.log.read(self.log.last_seq - 1, 1, compact=False)
-        return _PHASE_OF.get(type(last[-1]), "after_last_token")
+        if self.has_content:
+            last, _ = self.log.read(self.log.last_seq - 1, 1, compact=False)
+            return _PHASE_OF.get(type(last[-1]), "after_last_token")
+        if self.attempt is not None:
+            return self.attempt.phase
+        return "queued" if self.in_line else "connecting"
+
+    @property
+    def in_line(self) -> bool:
+        return self._turn is not None and not self._turn.done()
 
     @property
     def status(self) -> Status:
@@ -145,10 +136,10 @@ class Stream:
             return "failed"
         if self.end is not None:
             return "cancelled" if self.end.finish_reason == "cancelled" else "completed"
-        if self._content:
+        if self.has_content:
             return "streaming"
-        waiting: dict[Phase, Status] = {"queued": "queued", "connecting": "connecting"}
-        return waiting.get(self._phase, "waiting")
+        phase = self.phase
+        return phase if phase in ("queued", "connecting") else "waiting"
 
     @property
     def grace_s(self) -> float | None:
@@ -178,13 +169,16 @@ class Stream:
             )
         )
         if not ticket.admitted:
+            self._turn = asyncio.get_running_loop().create_future()
             self.tell_place()
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"stream {self.id}")
         self._schedule(monotonic())
 
     async def _run(self) -> None:
         try:
-            await self._wait_turn()
+            if self._turn is not None:
+                await self._turn
+            self.meter.queued_s = monotonic() - self.meter.start
             await self._try_targets()
         except asyncio.CancelledError:
             if self.cancel_cause is None:  # not by `cancel`: the loop is going down
@@ -197,20 +191,13 @@ class Stream:
             self.streams.observer.internal_error(self, error)
             self._fail(HeadraceError(detail=repr(error)))
 
-    async def _wait_turn(self) -> None:
-        assert self._ticket is not None
-        if not self._ticket.admitted:
-            self._turn = asyncio.get_running_loop().create_future()
-            await self._turn
-        self.meter.queued_s = monotonic() - self.meter.start
-
     def turn_came(self) -> None:
         """The line has admitted this stream."""
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
     def waits_at(self, line: Line) -> bool:
-        return self._turn is not None and not self._turn.done() and self._ticket is not None and self._ticket.line is line
+        return self.in_line and self._ticket is not None and self._ticket.line is line
 
     def has_ticket(self, tickets: set[int]) -> bool:
         return id(self._ticket) in tickets
@@ -229,7 +216,7 @@ class Stream:
         while True:
             self.target = self.targets[at]
             self.meter.attempts += 1
-            error = await self._attempt(self.target)
+            error = await self._try_once(self.target)
             if error is None:
                 return
             again = retry.decide(self.settings.retry, error, attempt, more_targets=at + 1 < len(self.targets), chance=random.random())
@@ -242,88 +229,24 @@ class Stream:
             else:
                 attempt += 1
                 self._notify("retrying", f"{error.public_message} Trying again.")
-            self._phase = "connecting"
+            self.attempt = None
             await asyncio.sleep(again.delay_s)
 
-    async def _attempt(self, target: Target) -> UpstreamError | None:
-        """Send the request and wait until the stream has ended (None) or this attempt has failed without content."""
-        pool, origin = self.streams.pool, target.provider.origin
+    async def _try_once(self, target: Target) -> UpstreamError | None:
         request, self._first_request = self._first_request, b""
         if not request:
             request = target.provider.request_bytes(self.request, target.model, self.request_id)
-        self._phase = "connecting"
-        connection = pool.take(origin)
-        try:
-            if connection is not None:
-                error = await self._exchange(connection, request)
-                if error is None or not self._was_stale(connection):
-                    return error
-            return await self._exchange(await pool.open(origin), request)
-        except UpstreamError as error:
-            return error
+        self.attempt = Attempt(self, target)
+        return await self.attempt.run(request)
 
-    def _was_stale(self, connection: UpstreamConnection) -> bool:
-        return connection.closed and not connection.received_any
-
-    async def _exchange(self, connection: UpstreamConnection, request: bytes) -> UpstreamError | None:
-        self._connection = connection
-        self._head = None
-        self._error_body = None
-        self._decoder = None
-        self._outcome = asyncio.get_running_loop().create_future()
-        self._phase = "headers"
-        self.meter.sent_at = self._last_upstream = now = monotonic()
-        connection.begin(self, request)
+    def request_sent(self, now: float) -> None:
+        """The request is on its way: the first-token deadline begins."""
+        self.meter.sent_at = now
         self._schedule(now)
-        return await self._outcome
 
-    def _attempt_failed(self, error: UpstreamError) -> None:
-        """This attempt brought no content: let the task decide whether there is another."""
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.exchange is self:
-            connection.abort()
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(error)
+    # --- the hot path: called on the stack of the socket's read ---------------------------------------------------------
 
-    # --- the upstream exchange: called on the stack of the socket's read -------------------------------------------------
-
-    def on_head(self, head: ResponseHead) -> None:
-        self._head = head
-        self.meter.headers_at = self._last_upstream = monotonic()
-        self._phase = "first_token"
-        if is_stream(head):
-            provider = self.target.provider
-            self._decoder = provider.dialect.new_decoder(provider.quirks)
-        else:
-            self._error_body = bytearray()
-
-    def on_body(self, data: bytes) -> None:
-        now = self._last_upstream = monotonic()
-        self.bytes_in += len(data)
-        if self._decoder is not None:
-            events = self._decoder.feed(data)
-            if events:
-                self._take(events, now)
-        elif self._error_body is not None and len(self._error_body) < ERROR_BODY_BYTES_MAX:
-            self._error_body += data
-
-    def on_end(self, error: Exception | None) -> None:
-        if self.ended or self.cancel_cause is not None:
-            return
-        if self._decoder is None:
-            self._end_without_stream(error)
-            return
-        if error is not None:
-            self.detail = str(error)
-        self._take(self._decoder.finish(), monotonic())
-
-    def _end_without_stream(self, error: Exception | None) -> None:
-        if self._head is not None and self._error_body is not None:
-            self._attempt_failed(error_from_response(self.target.provider, self._head, bytes(self._error_body)))
-        else:
-            self._attempt_failed(error if isinstance(error, UpstreamError) else UpstreamConnect(detail=str(error)))
-
-    def _take(self, events: list[ev.Event], now: float) -> None:
+    def take(self, events: list[ev.Event], now: float) -> None:
         """Append what the decoder made of one read, pass it on, and end where it says so."""
         last = events[-1]
         terminal: ev.StreamEnd | ev.Error | None = None
@@ -340,24 +263,16 @@ class Stream:
             log.append(event)
         if tokens:
             self.meter.ingress.add(tokens, now)
-            self._content = True
-        elif not self._content:
-            self._content = any(type(event) not in _NOT_CONTENT for event in events)
+            self.has_content = True
+        elif not self.has_content:
+            self.has_content = any(type(event) not in _NOT_CONTENT for event in events)
         if events:
             self._deliver(events, first, tokens, now)
         if terminal is not None:
-            if isinstance(terminal, ev.Error) and not self._content and self._retry_possible(terminal):
-                return
-            self._conclude(terminal)
-
-    def _retry_possible(self, terminal: ev.Error) -> bool:
-        """An error inside a 200 before any content is an attempt that failed, like an error status."""
-        self._collect_calls()
-        error = UpstreamError(terminal.message, retry_after_s=terminal.retry_after_seconds, detail=f"{terminal.code} inside the stream")
-        error.code = terminal.code  # type: ignore[misc]
-        error.retryable = terminal.retryable  # type: ignore[misc]
-        self._attempt_failed(error)
-        return True
+            if isinstance(terminal, ev.Error) and not self.has_content and self.attempt is not None:
+                self.attempt.fail(_as_failure(terminal))
+            else:
+                self._conclude(terminal)
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
@@ -369,7 +284,7 @@ class Stream:
         reader.position = self.log.total - self.log.distance(after)
         self.readers.append(reader)
         self.readers_total += 1
-        self._detached_at = None
+        self.detached_at = None
         reader.catch_up(now)
         self._review_pressure()
         if not self.ended:
@@ -389,7 +304,7 @@ class Stream:
             return
         now = monotonic()
         if not self.readers:
-            self._detached_at = now
+            self.detached_at = now
             if self.grace_s == 0:
                 self.cancel("disconnect")
                 return
@@ -435,7 +350,7 @@ class Stream:
         Under the policy `gap` nobody is waited for. Without a reader the furthest place that any had reached counts, with more room.
         """
         settings = self.settings
-        if self.ended or self._connection is None or (self.request.slow_reader or settings.slow_reader) == "gap":
+        if self.ended or self.attempt is None or (self.request.slow_reader or settings.slow_reader) == "gap":
             return
         high = settings.high_water_bytes
         if self.readers:
@@ -443,14 +358,13 @@ class Stream:
         else:
             lag = self.log.total - self._far_position
             high = settings.log_bytes_max if self.grace_s is None else max(high, settings.detached_bytes_max)
-        if not self._paused and lag > high:
-            self._paused = True
-            self._connection.pause_reading()
-        elif self._paused and lag <= min(high, settings.low_water_bytes if self.readers else high):
-            self._paused = False
-            self._last_upstream = monotonic()
-            self._connection.resume_reading()
-            self._schedule(self._last_upstream)
+        if not self.paused and lag > high:
+            self.paused = True
+            self.attempt.pause_reading()
+        elif self.paused and lag <= min(high, settings.low_water_bytes if self.readers else high):
+            self.paused = False
+            self.attempt.resume_reading()
+            self._schedule(self.attempt.heard_at)
 
     # --- events of our own -------------------------------------------------------------------------------------------
 
@@ -476,9 +390,8 @@ class Stream:
         self._cancel_phase = self.phase
         self.cancel_cause = cause
         self._cancel_asked = (monotonic(), time.time())
-        connection = self._connection
-        if connection is not None and not connection.closed and connection.exchange is self:
-            connection.abort(self._conclude_cancelled)
+        if self.attempt is not None and self.attempt.connected:
+            self.attempt.abort(self._conclude_cancelled)
         elif self.task is not None and not self.task.done():
             self.task.cancel()
         else:
@@ -495,7 +408,7 @@ class Stream:
             return
         now = monotonic()
         asked, asked_wall = self._cancel_asked
-        connected = self._connection is not None
+        connected = self._cancel_phase not in ("queued", "connecting")
         if connected:
             self.meter.cancel_s = now - asked
         tokens = self.meter.ingress.tokens
@@ -522,21 +435,13 @@ class Stream:
                 message=error.public_message,
                 retryable=error.retryable,
                 retry_after_seconds=error.retry_after_s,
-                partial=self._content,
+                partial=self.has_content,
             )
         )
 
     def _close_blocks(self) -> None:
-        """Close what is open, as the decoder does for a stream that was cut, but without its verdict on the whole."""
-        if self._decoder is None or self._decoder.finished:
-            return
-        closing = [event for event in self._decoder.finish() if not isinstance(event, ev.StreamEnd | ev.Error)]
-        self._append_and_deliver(closing)
-
-    def _collect_calls(self) -> None:
-        if self._decoder is not None:
-            self.tool_calls += [(name, arguments.fragments, arguments.parses) for name, arguments in self._decoder.finished_calls]
-            self._decoder.finished_calls.clear()
+        if self.attempt is not None:
+            self._append_and_deliver(self.attempt.close_blocks())
 
     def _conclude(self, terminal: ev.StreamEnd | ev.Error) -> None:
         """The one way out: append the terminal event, let everything go, tell the observer. Exactly once."""
@@ -544,40 +449,28 @@ class Stream:
             return
         self.ended = True
         now = monotonic()
-        self._collect_calls()
-        terminal.usage = self._totals()
-        visible = None
-        if self.usage is not None and self.usage.output_tokens is not None:
-            visible = self.usage.output_tokens
-        terminal.metrics = self.meter.metrics(now, visible)
-        if isinstance(terminal, ev.Error):
-            terminal.partial = self._content
+        if self.attempt is not None:
+            self.tool_calls = self.attempt.finished_calls()
+            self.detail = self.attempt.cut or self.detail
         self.end = terminal
+        terminal.usage = self._totals()
+        terminal.metrics = self.meter.metrics(now, terminal.usage.output_tokens if terminal.usage is not None else None)
+        if isinstance(terminal, ev.Error):
+            terminal.partial = self.has_content
         self.expires_at = time.time() + self.settings.retention_s
         self.log.append(terminal)
-        self._release_upstream()
+        if self.paused and self.attempt is not None:
+            self.attempt.resume_reading()
+        if self.attempt is not None:
+            self.attempt.conclude(keep_connection=isinstance(terminal, ev.StreamEnd) and self.cancel_cause is None)
         if self._timer is not None:
             self._timer.cancel()
         for reader in list(self.readers):
             if not reader.sink.full:
                 reader.catch_up(now)
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(None)
         self.streams.ended(self, self._ticket, now)
         if not self.done.done():
             self.done.set_result(None)
-
-    def _release_upstream(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None or connection.exchange is not self:
-            return
-        if isinstance(self.end, ev.StreamEnd) and self.end.finish_reason != "cancelled":
-            if self._paused:
-                connection.resume_reading()
-            connection.release()
-        else:
-            connection.abort()
-        self._decoder = None
 
     def _totals(self) -> ev.UsageTotals | None:
         """The provider's figures where its count is final, else what the relay saw pass."""
@@ -606,7 +499,7 @@ class Stream:
 
     def _schedule(self, now: float) -> None:
         """Arm the timer for the nearest deadline. Tokens do not touch it: it finds out when it fires that it is not due yet."""
-        due = self._next_due()
+        due = deadlines.next_due(self)
         if self._timer is not None:
             if self._timer_due <= due:
                 return
@@ -615,54 +508,21 @@ class Stream:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(0.0, due - now), self._on_timer)
 
-    def _next_due(self) -> float:
-        settings = self.settings
-        due = self.meter.start + settings.total_s
-        if self._phase == "queued":
-            due = min(due, self.meter.start + settings.queue_wait_s_max)
-        elif self._content:
-            if not self._paused:
-                due = min(due, self._last_upstream + settings.idle_s)
-        elif self._phase in ("headers", "first_token") and self.meter.sent_at is not None:
-            due = min(due, self.meter.sent_at + settings.first_token_s)
-        if self._detached_at is not None and self.grace_s is not None:
-            due = min(due, self._detached_at + self.grace_s)
-        for reader in self.readers:
-            blocked = reader.blocked_at is not None
-            due = min(due, reader.blocked_at + settings.slow_reader_s if blocked else reader.wrote_at + settings.heartbeat_s)  # type: ignore[operator]
-        return due
-
     def _on_timer(self) -> None:
         self._timer = None
         if self.ended:
             return
         now = monotonic()
-        error = self._expired(now)
+        error = deadlines.expired(self, now)
         if error is not None:
             self.fail(error)
             return
         for reader in list(self.readers):
             self._look_after(reader, now)
-        if self._detached_at is not None and self.grace_s is not None and now >= self._detached_at + self.grace_s:
+        if deadlines.grace_over(self, now):
             self.cancel("disconnect")
         if not self.ended:
             self._schedule(now)
-
-    def _expired(self, now: float) -> HeadraceError | None:
-        settings = self.settings
-        if now >= self.meter.start + settings.total_s:
-            return StreamTooLong()
-        if self._phase == "queued":
-            return QueueTimeout() if now >= self.meter.start + settings.queue_wait_s_max else None
-        if self._content:
-            return UpstreamIdle() if not self._paused and now >= self._last_upstream + settings.idle_s else None
-        if (
-            self._phase in ("headers", "first_token")
-            and self.meter.sent_at is not None
-            and now >= self.meter.sent_at + settings.first_token_s
-        ):
-            return UpstreamFirstTokenTimeout()
-        return None
 
     def _look_after(self, reader: Reader, now: float) -> None:
         """Send a heartbeat to a reader that has heard nothing, close one that takes nothing."""
@@ -673,5 +533,11 @@ class Stream:
             elif now >= reader.blocked_at + self.settings.slow_reader_s:
                 reader.sink.abort()
                 self.detach(reader, "slow_consumer")
-        elif now >= reader.wrote_at + self.settings.heartbeat_s - 0.001:
+        elif now >= reader.wrote_at + self.settings.heartbeat_s - deadlines.SLACK_S:
             reader.write(reader.encoding.heartbeat, now)
+
+
+def _as_failure(terminal: ev.Error) -> UpstreamError:
+    """An error inside a 200 before any content is an attempt that failed, like an error status."""
+    cls = next((c for c in UpstreamError.__subclasses__() if c.code == terminal.code), UpstreamError)
+    return cls(terminal.message, retry_after_s=terminal.retry_after_seconds, detail=f"{terminal.code} inside the stream")
