@@ -186,7 +186,7 @@ def _event(name: str, fields: dict[str, Any]) -> bytes:
 
 
 def _message(ask: Ask, number: int) -> dict[str, Any]:
-    return {"id": f"msg_sim{number:012d}", "type": "message", "role": "assistant", "model": ask.model}
+    return {"id": f"msg_sim{number:012d}", "type": "message", "role": "assistant", "model": ask.resolved_model}
 
 
 def _usage(ask: Ask, output_tokens: int) -> dict[str, Any]:

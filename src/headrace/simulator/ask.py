@@ -28,6 +28,11 @@ class Ask(Struct, frozen=True):
     input_tokens: int
     include_usage: bool = False
 
+    @property
+    def resolved_model(self) -> str:
+        """The model as the answer names it: without its options, so that a body's length does not depend on them."""
+        return self.model.partition("?")[0]
+
 
 class Encoder(Protocol):
     """Turns the steps of one answer into one dialect's bytes. It remembers which blocks are open."""

@@ -130,7 +130,11 @@ class Connection(asyncio.Protocol):
         self._keep_alive = request.keep_alive
         record = self._record = self._house.ledger.begin(dialect.name, request.headers.get("x-request-id"))
         performance = self._house.stage(dialect, request, record)
+        if request.version == "HTTP/1.0":
+            performance = performance.close_delimited()
         identity = [("x-simulator-id", str(record.id)), dialect.request_id(record.id)]
+        if not request.keep_alive or performance.closes:
+            identity.append(("connection", "close"))
         self._player = Player(performance, identity, record, self._house.ledger, self._transport.write, self._ended)
         if self._full:
             self._player.outlet.pause()

@@ -25,6 +25,7 @@ class Request(Struct):
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+    version: str
     keep_alive: bool
     body: bytes = b""
 
@@ -131,7 +132,7 @@ def _parse_head(lines: list[str]) -> Request:
     url = urlsplit(target)
     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
     keep_alive = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-    return Request(method, url.path, query, headers, keep_alive)
+    return Request(method, url.path, query, headers, version, keep_alive)
 
 
 def _length(text: str, base: int = 10) -> int:

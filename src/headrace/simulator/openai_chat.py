@@ -160,7 +160,7 @@ def _envelope(ask: Ask, kind: str) -> dict[str, Any]:
         "id": f"chatcmpl-sim{ask.serial:012d}",
         "object": kind,
         "created": int(time.time()),
-        "model": ask.model,
+        "model": ask.resolved_model,
         "service_tier": "default",
         "system_fingerprint": "fp_simulator",
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headrace.simulator.ask import Dialect, Encoder, Rejected
 from headrace.simulator.scripts import parse
@@ -54,7 +55,17 @@ class Performance(Struct, frozen=True):
     def length(self) -> int:
         """Return the `Content-Length` to announce, which for `wrong_length` is not the body's."""
         body = self.body()
-        return sum(len(body.encode(step)) for step in self.steps) + len(body.finish()) + self.wire.length_error
+        length = sum(len(body.encode(step)) for step in self.steps) + len(body.finish())
+        return max(0, length + self.wire.length_error)
+
+    @property
+    def closes(self) -> bool:
+        """Whether the connection cannot be used again."""
+        return self.wire.framing == "close" or self.wire.length_error != 0
+
+    def close_delimited(self) -> "Performance":
+        """Return this performance for a client that knows no chunks."""
+        return replace(self, wire=replace(self.wire, framing="close")) if self.wire.framing == "chunked" else self
 
 
 class Body:

@@ -132,7 +132,7 @@ class Player:
         elif wire.hang_up is not None:
             self._end(wire.hang_up)
         else:
-            self._end("fin" if wire.framing == "close" or wire.length_error else None)
+            self._end("fin" if self._performance.closes else None)
 
     def _cut_off(self) -> None:
         self._end(self._performance.wire.hang_up or "fin")

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,13 +82,16 @@ class Simulator:
 
     @property
     def stats(self) -> Stats:
-        """What `GET /stats` answers, now."""
-        return self.ledger.since()
+        """What `GET /stats` answers, now; a copy that does not change any more."""
+        now = self.ledger.since()
+        return Stats(copy(now.totals), [copy(record) for record in now.requests])
 
     # What the connections ask for
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        if self._server is None:  # accepted in the moment in which the server stopped
+            connection.shut()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -102,7 +106,7 @@ class Simulator:
             record.model = model if isinstance(model, str) else None
             ask = dialect.read(body, record.id)
             record.stream = ask.stream
-            return stage(Scene(ask, dialect, self._attempt, self._recording))
+            return stage(Scene(ask, dialect, self.attempt, self.recording))
         except Rejected as rejected:
             return rejection(dialect, record.id, rejected)
 
@@ -130,17 +134,19 @@ class Simulator:
         record = self.ledger.find(int(number))
         return (200, msgspec.json.encode(record)) if record else (404, b'{"error":{"message":"no such request"}}')
 
-    def _attempt(self, key: str) -> int:
+    def attempt(self, key: str) -> int:
         self._attempts[key] += 1
         return self._attempts[key]
 
-    def _recording(self, name: str) -> Recording | None:
+    def recording(self, name: str) -> Recording | None:
         """Return the recording `name`: a registered one, or a file inside the replay directory and nowhere else."""
         if name in self._replays:
             return Recording(*self._replays[name])
         if self._replay_dir is None or "\0" in name:
             return None
-        path = (self._replay_dir / name).resolve()
-        if not path.is_relative_to(self._replay_dir) or not path.is_file():
+        try:
+            path = (self._replay_dir / name).resolve()
+            body = path.read_bytes() if path.is_relative_to(self._replay_dir) else None
+        except OSError:  # there is no such file, or it cannot be one
             return None
-        return Recording(_CONTENT_TYPES.get(path.suffix, "text/event-stream; charset=utf-8"), path.read_bytes())
+        return Recording(_CONTENT_TYPES.get(path.suffix, "text/event-stream; charset=utf-8"), body) if body is not None else None

@@ -131,7 +131,7 @@ ENDLESS = (
 _IDEOGRAPHS = r"\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
 _TOKEN = re.compile(
     rf"[{_IDEOGRAPHS}]{{1,2}}"  # two ideographs or kana make a token
-    rf"|[ ]?[^\W\d_{_IDEOGRAPHS}]{{1,6}}"  # a word's first piece carries the space before it
+    rf"|[ ]?[^\W\d_{_IDEOGRAPHS}]{{1,7}}"  # a word's first piece carries the space before it
     r"|[ ]?\d{1,3}"
     r"|\s+"
     r"|[^\w\s]{1,3}"

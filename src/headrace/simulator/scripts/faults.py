@@ -16,6 +16,7 @@ from headrace.simulator.scripts.base import FOREVER, Count, Rate, Reply, Scene, 
 from headrace.simulator.steps import Die, Done, ErrorShape, Fail, Finish, HangUp, Ping, Raw, Step, Wait, token_number, up_to_token
 
 _EVENT = re.compile(rb".+?(?:\r\n\r\n|\n\n|\r\r|\Z)", re.DOTALL)  # with the blank line that ends it; joined, the body again
+_NEVER_SENT = 1000  # bytes that a dying answer's `Content-Length` promises beyond its end
 _MESSAGES = {
     401: "Incorrect API key provided.",
     403: "This key may not use this model.",
@@ -114,6 +115,10 @@ class DieScript(_Interrupted, frozen=True, kw_only=True):
     @property
     def hang_up(self) -> HangUp:
         return self.how
+
+    @property
+    def length_error(self) -> int:
+        return 0 if self.at_byte >= 0 else _NEVER_SENT
 
 
 class Stall(_Interrupted, frozen=True, kw_only=True):

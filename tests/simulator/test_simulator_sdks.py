@@ -14,12 +14,6 @@ HELLO = [{"role": "user", "content": "Guten Tag, 水車!"}]
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator() as running:
-        yield running
-
-
-@pytest.fixture
 async def gpt(simulator: Simulator) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=simulator.base_url + "/v1", api_key="none", max_retries=0) as client:
         yield client
