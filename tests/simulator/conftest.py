@@ -77,8 +77,13 @@ class Caller:
         self.simulator = simulator
         self._open: list[Conversation] = []
 
-    async def connect(self) -> Conversation:
-        conversation = Conversation(*await asyncio.open_connection("127.0.0.1", self.simulator.port))
+    async def connect(self, receive_buffer: int | None = None) -> Conversation:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if receive_buffer is not None:  # only before the connection does it bound the window
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.simulator.port))
+        conversation = Conversation(*await asyncio.open_connection(sock=sock))
         self._open.append(conversation)
         return conversation
 
