@@ -88,11 +88,14 @@ class Log:
             LocalProtocolError: the event may not come now (`protocol.lifecycle`); the log is as before.
         """
         run = self._run
-        cls = type(event)
-        if run is not None and cls is run.cls and run.key == (event.index if cls is not ev.ToolCallDelta else event.tool_call_id):  # type: ignore[attr-defined]
+        cls = event.__class__
+        if run is not None and cls is run.cls and len(run.text) < RUN_BYTES_MAX:
             # The same block as the event before: the lifecycle cannot have changed.
-            text = _plain_text(event)
-            if text is not None and len(run.text) < RUN_BYTES_MAX:
+            if cls is ev.Text:
+                text = event.text if event.index == run.key else None  # type: ignore[attr-defined]
+            else:
+                text = _plain_text(event) if _run_key(event) == run.key else None
+            if text is not None:
                 self._extend(run, event, text)
                 return
         self._lifecycle.step(event)
@@ -170,13 +173,13 @@ class Log:
 
     def _extend(self, run: Run, event: ev.Event, text: str) -> None:
         data = text.encode()
-        run.text += data
-        run.ends.append(len(run.text))
+        held = run.text
+        held += data
+        run.ends.append(len(held))
         cost = len(data) + EVENT_COST
         self.size += cost
         self.total += cost
-        self.last_seq += 1
-        event.seq = self.last_seq
+        event.seq = self.last_seq = self.last_seq + 1
 
     def _keep(self, event: ev.Event) -> None:
         self.last_seq += 1
@@ -217,6 +220,10 @@ def _plain_text(event: ev.Event) -> str | None:
     if isinstance(event, ev.Thinking) and event.signature is None and event.redacted is None:
         return event.text
     return None
+
+
+def _run_key(event: ev.Event) -> int | str | None:
+    return getattr(event, "tool_call_id", None) or getattr(event, "index", None)
 
 
 def _new_run(first: int, event: ev.Event) -> Run:

@@ -35,8 +35,11 @@ class Flow:
             gap = now - self.last
             if gap > self.max_gap:
                 self.max_gap = gap
-            bucket = _bucket(int(gap * 1e6))
-            gaps[bucket] = gaps.get(bucket, 0) + 1
+            us = int(gap * 1e6)
+            if us >= 8:
+                bits = us.bit_length()
+                us = (bits << 2) + ((us >> (bits - 3)) & 3) - 8
+            gaps[us] = gaps.get(us, 0) + 1
         else:
             self.first = now
         if tokens > 1:
@@ -48,6 +51,12 @@ class Flow:
         if at >= len(slices):
             at = self._grow(at)
         slices[at] += tokens
+
+    def copy(self) -> Flow:
+        twin = Flow(self._start)
+        twin.first, twin.last, twin.tokens, twin.max_gap, twin.slice_s = self.first, self.last, self.tokens, self.max_gap, self.slice_s
+        twin._gaps, twin._slices = self._gaps.copy(), self._slices.copy()
+        return twin
 
     def quantiles(self) -> dict[str, float] | None:
         """Return p50, p90 and p99 of the gaps in milliseconds, to within 12 %, or None without a gap."""
@@ -79,19 +88,40 @@ class Flow:
 
 
 class Meter:
-    """All times of one stream. The owner sets the marks, the flows count tokens as they come in and go out."""
+    """All times of one stream. The owner sets the marks, the flows count tokens as they come in and go out.
+
+    While every token goes out on the stack on which it came in, the two flows are one and the same object; the first token that
+    has to wait parts them.
+    """
 
     __slots__ = ("attempts", "cancel_s", "egress", "headers_at", "ingress", "queued_s", "sent_at", "start")
 
     def __init__(self, now: float) -> None:
         self.start = now
         self.ingress = Flow(now)
-        self.egress = Flow(now)
+        self.egress = self.ingress
         self.queued_s: float | None = None
         self.sent_at: float | None = None
         self.headers_at: float | None = None
         self.cancel_s: float | None = None
         self.attempts = 0
+
+    def held_back(self, tokens: int, now: float) -> None:
+        """Count tokens that came in and could not go out to anybody at once."""
+        if self.egress is self.ingress:
+            self.egress = self.ingress.copy()
+        self.ingress.add(tokens, now)
+
+    def passed(self, tokens: int, now: float) -> None:
+        """Count tokens that came in and went out on one stack."""
+        self.ingress.add(tokens, now)
+        if self.egress is not self.ingress:
+            self.egress.add(tokens, now)
+
+    def caught_up(self, now: float) -> None:
+        """The foremost reader has everything again: what was held back has gone out."""
+        if self.egress is not self.ingress and self.ingress.tokens > self.egress.tokens:
+            self.egress.add(self.ingress.tokens - self.egress.tokens, now)
 
     def metrics(self, now: float, output_tokens: int | None) -> Metrics:
         """Return the measures as they stand. `output_tokens`: the provider's own count, where it gave one."""
@@ -121,16 +151,8 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-def _bucket(us: int) -> int:
-    """Number of the bucket for a gap of `us` microseconds: four buckets to each doubling."""
-    if us < 8:
-        return us
-    bits = us.bit_length()
-    return (bits << 2) + ((us >> (bits - 3)) & 3) - 8
-
-
 def _bucket_us(bucket: int) -> float:
-    """Middle of the bucket in microseconds."""
+    """Return the middle of a bucket in microseconds. Below 8 µs each has its own; above, four to each doubling (`Flow.add`)."""
     if bucket < 8:
         return float(bucket)
     bits, quarter = divmod(bucket + 8, 4)

@@ -73,7 +73,12 @@ class Reader:
         self.sink.write(data)
         self.bytes_out += len(data)
         self.wrote_at = now
-        if self.sink.full and self.blocked_at is None:
+        if self.sink.full:
+            self.filled(now)
+
+    def filled(self, now: float) -> None:
+        """The sink has become full: the time in which it must take something begins."""
+        if self.blocked_at is None:
             self.blocked_at = now
             self.pending_mark = self.sink.pending
 

@@ -248,26 +248,25 @@ class Stream:
 
     def take(self, events: list[ev.Event], now: float) -> None:
         """Append what the decoder made of one read, pass it on, and end where it says so."""
-        last = events[-1]
         terminal: ev.StreamEnd | ev.Error | None = None
-        if isinstance(last, ev.StreamEnd | ev.Error):
+        last = events[-1]
+        if isinstance(last, ev.TERMINAL):
             terminal = last
             events.pop()
-        log, tokens, first = self.log, 0, self.log.last_seq
+        log, tokens = self.log, 0
+        before = log.last_seq
         for event in events:
-            cls = type(event)
-            if cls in _TOKENS:
+            if type(event) in _TOKENS:
                 tokens += 1
-            elif cls is ev.Usage:
-                self.usage = event  # type: ignore[assignment]
+            elif isinstance(event, ev.Usage):
+                self.usage = event
             log.append(event)
         if tokens:
-            self.meter.ingress.add(tokens, now)
             self.has_content = True
         elif not self.has_content:
             self.has_content = any(type(event) not in _NOT_CONTENT for event in events)
         if events:
-            self._deliver(events, first, tokens, now)
+            self._deliver(events, before, tokens, now)
         if terminal is not None:
             if isinstance(terminal, ev.Error) and not self.has_content and self.attempt is not None:
                 self.attempt.fail(_as_failure(terminal))
@@ -317,6 +316,7 @@ class Stream:
 
     def reader_delivered(self, reader: Reader, now: float) -> None:
         """A reader has all there is: after the terminal event that is the end of it."""
+        self.meter.caught_up(now)
         if self.log.ended:
             if reader.encoding.end_marker:
                 reader.write(reader.encoding.end_marker, now)
@@ -327,21 +327,26 @@ class Stream:
         log = self.log
         encoding: Encoding | None = None
         data = b""
-        foremost = False
         for reader in self.readers:
-            if reader.cursor != before or reader.sink.full:
+            sink = reader.sink
+            if reader.cursor != before or sink.full:
                 continue
             if reader.encoding is not encoding:
                 encoding = reader.encoding
                 data = encoding.encode(events)
-            reader.write(data, now)
             reader.cursor = log.last_seq
             reader.position = log.total
-            foremost = True
-        if foremost:
+            reader.bytes_out += len(data)
+            reader.wrote_at = now
+            sink.write(data)
+            if reader.sink.full:
+                reader.filled(now)
+        if encoding is not None:
             if tokens:
-                self.meter.egress.add(tokens, now)
+                self.meter.passed(tokens, now)
         else:
+            if tokens:
+                self.meter.held_back(tokens, now)
             self._review_pressure()
 
     def _review_pressure(self) -> None:

@@ -8,6 +8,7 @@ Where an event stands for several (a compacted replay), `from_seq` names the fir
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -245,10 +246,8 @@ _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _peek: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
-
-def encode(event: Event) -> bytes:
-    """Return the event as one JSON object without a line end."""
-    return _encoder.encode(event)
+encode: Callable[[Event], bytes] = _encoder.encode
+"""Return the event as one JSON object without a line end."""
 
 
 def decode(line: bytes | str) -> AnyEvent | None:

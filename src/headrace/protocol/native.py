@@ -30,7 +30,8 @@ class NativeSSE:
 
     def encode(self, events: Sequence[ev.Event]) -> bytes:
         if len(events) == 1:
-            return b"id: %d\ndata: %b\n\n" % (events[0].seq, _encode(events[0]))
+            event = events[0]
+            return b"id: %d\ndata: %b\n\n" % (event.seq, _encode(event))
         return b"".join([b"id: %d\ndata: %b\n\n" % (event.seq, _encode(event)) for event in events])
 
 

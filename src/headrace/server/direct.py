@@ -20,11 +20,12 @@ EXTENSION = "headrace.direct"
 class DirectConnection:
     """One response's hold on its connection: a `Sink` of the engine. It is full when the transport is, past its high-water mark."""
 
-    __slots__ = ("_cycle", "_transport", "full", "lost", "on_drain", "on_lost")
+    __slots__ = ("_chunked", "_cycle", "_transport", "full", "lost", "on_drain", "on_lost")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._transport = cycle.transport
+        self._chunked = True
         self.full = False
         self.lost = False
         self.on_drain: Callable[[], None] | None = None
@@ -36,12 +37,15 @@ class DirectConnection:
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body. What is written after the client has gone is dropped."""
-        if self.lost or self._transport.is_closing():
+        if self.lost:
             return
-        if self._cycle.chunked_encoding:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            self._transport.write(data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._transport.write(data)
+
+    def opened(self) -> None:
+        """The response's head has been sent: now its framing is known."""
+        self._chunked = bool(self._cycle.chunked_encoding)
 
     def abort(self) -> None:
         self._transport.abort()

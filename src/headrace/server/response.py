@@ -103,6 +103,7 @@ class StreamResponse(Response):
         ]
 
     async def _run_direct(self, direct: DirectConnection) -> None:
+        direct.opened()
         reader = self.stream.attach(direct, self.encoding, self.after)
         direct.on_drain = reader.drained
         direct.on_lost = lambda: self.stream.detach(reader, "disconnected")

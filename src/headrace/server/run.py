@@ -81,6 +81,7 @@ def serve(config: Config, *, ready: socket.socket | None = None) -> None:
             server_header=False,
             backlog=4096,
             timeout_keep_alive=75,
+            proxy_headers=False,
         ),
         relay,
     )

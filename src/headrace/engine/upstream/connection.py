@@ -132,26 +132,26 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        self.received_any = True
-        if self._parser is None:  # an idle connection has nothing to say; a provider that talks anyway is not to be trusted
+        parser = self._parser
+        if parser is None:  # an idle connection has nothing to say; a provider that talks anyway is not to be trusted
+            self.received_any = True
             self.abort()
             return
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail(UpstreamProtocol(detail="the provider wants to upgrade the connection"))
+            return
         except httptools.HttpParserError as error:
             self._deliver()
             self._fail(UpstreamProtocol(detail=f"not HTTP: {error}"))
-        else:
-            if self.head is None and not self._complete:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES_MAX:
-                    self._fail(UpstreamProtocol(detail=f"a response head of more than {HEAD_BYTES_MAX} bytes"))
-                    return
+            return
+        if not self.received_any or self.head is None:
+            self._receive_head(len(data))
+        if self._body:
             self._deliver()
-            if self._complete:
-                self._finish_exchange(None)
+        if self._complete:
+            self._finish_exchange(None)
 
     def eof_received(self) -> bool:
         return False
@@ -211,17 +211,24 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._fail(UpstreamProtocol(detail=f"content-encoding {encoding!r}, though identity was asked for"))
 
+    def _receive_head(self, size: int) -> None:
+        self.received_any = True
+        self._head_bytes += size
+        if self.head is None and not self._complete and self._head_bytes > HEAD_BYTES_MAX:
+            self._fail(UpstreamProtocol(detail=f"a response head of more than {HEAD_BYTES_MAX} bytes"))
+
     def _deliver(self) -> None:
-        if not self._body:
+        pieces = self._body
+        if not pieces:
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         if self.exchange is None:
             return
-        if self._decompressor is not None:
-            self._inflate(body)
-        else:
+        if self._decompressor is None:
             self.exchange.on_body(body)
+        else:
+            self._inflate(body)
 
     def _inflate(self, body: bytes) -> None:
         """Inflate in steps, so that a small body which grows a thousandfold never stands in memory as a whole."""
