@@ -72,7 +72,11 @@ class ReplyBlock:
             shape |= {"tool_call_id": self.tool_call_id, "name": self.name, "arguments_raw": self.text, "valid": self.valid}
             if self.valid is not None:
                 shape["arguments"] = self.arguments
-            optional: dict[str, Any] = {"error": self.error}
+            result = self.result
+            optional: dict[str, Any] = {
+                "error": self.error,
+                "result": result and {"ok": result.ok, "content": result.content, "duration_ms": result.duration_ms},
+            }
         else:
             shape["text"] = self.text
             optional = {"thinking_kind": self.thinking_kind, "signature": self.signature, "redacted": self.redacted}
@@ -86,6 +90,8 @@ class ReplyBlock:
         for name in ("ended", "skipped", "signature", "redacted", "thinking_kind", "tool_call_id", "name", "arguments", "valid", "error"):
             if name in shape:
                 setattr(block, name, shape[name])
+        if block.tool_call_id is not None and (result := shape.get("result")):
+            block.result = ev.ToolResult(tool_call_id=block.tool_call_id, seq=seq, **result)
         return block
 
 
@@ -209,7 +215,8 @@ class Accumulator:
         self.blocks = {index: block for index, block in self.blocks.items() if block.withdraw(from_seq)}
         kept = {id(block) for block in self.blocks.values()}
         self._calls = {call: block for call, block in self._calls.items() if id(block) in kept}
-        self.sources.clear()
+        self.sources = [source for source in self.sources if source.seq < from_seq]
+        self.data = [data for data in self.data if data.seq < from_seq]
 
     def _restore(self, blocks: list[dict[str, Any]], seq: int) -> None:
         self.blocks = {shape["index"]: ReplyBlock.from_dict(shape, seq) for shape in blocks}

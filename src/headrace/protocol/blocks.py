@@ -7,14 +7,18 @@ arguments exactly once, when its block stops.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
 import msgspec
 
 from headrace.protocol import events as ev
+from headrace.protocol.lenient import DEPTH_MAX, whole
 
 _parse_json = msgspec.json.Decoder().decode
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 
 
 class ToolArguments:
@@ -49,6 +53,8 @@ class ToolArguments:
             return None, f"the arguments were cut off: {error}" if truncated else str(error)
         if not isinstance(value, dict):
             return None, f"the arguments are not an object but {type(value).__name__}"
+        if _too_deep(self.raw):
+            return None, f"the arguments are nested deeper than {DEPTH_MAX} levels"
         return value, None
 
 
@@ -211,6 +217,16 @@ class BlockWriter:
         del self.open[key]
 
 
+def _too_deep(raw: bytearray) -> bool:
+    if raw.count(b"{") + raw.count(b"[") <= DEPTH_MAX:
+        return False
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest > DEPTH_MAX
+
+
 def _whole_characters(block: Block, text: str) -> str:
     """Join a surrogate pair that the provider cut between two deltas; replace halves that have no partner.
 
@@ -220,8 +236,4 @@ def _whole_characters(block: Block, text: str) -> str:
     block.surrogate = ""
     if text and "\ud800" <= text[-1] <= "\udbff":
         block.surrogate, text = text[-1], text[:-1]
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return whole(text)

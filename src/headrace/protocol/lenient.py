@@ -7,13 +7,17 @@ Everything else that leaves here can be encoded.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+# Encoders give up at a depth that depends on their caller's stack, so values that are passed on stay well below.
+DEPTH_MAX = 100
 _COUNT_MAX = 2**53
-NO_RAW = Raw()
+NO_RAW = Raw()  # the field is absent
+NULL = Raw(b"null")
 
 
 def loads(data: bytes | Raw) -> Any:
@@ -95,20 +99,14 @@ def whole(text: str) -> str:
     return text
 
 
-def encodable(value: Any) -> Any:
-    """Return `value` itself if it can be encoded, else a copy in which every string is whole."""
-    try:
-        msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        return _whole_inside(value)
-    return value
-
-
-def _whole_inside(value: Any) -> Any:
+def encodable(value: Any, depth: int = 0) -> Any:
+    """Return a copy of `value` that can be encoded: every string whole, every number finite, and nothing deeper than anybody means."""
     if isinstance(value, str):
         return whole(value)
+    if depth >= DEPTH_MAX:
+        return None
     if isinstance(value, list):
-        return [_whole_inside(item) for item in value]
+        return [encodable(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {whole(name): _whole_inside(item) for name, item in value.items()}
-    return value
+        return {whole(name): encodable(item, depth + 1) for name, item in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value

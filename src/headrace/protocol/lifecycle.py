@@ -45,14 +45,14 @@ TABLE: dict[State, dict[type[ev.Event], State]] = {
 class Lifecycle:
     """Follow one stream's events; raise at the first that may not come now."""
 
-    __slots__ = ("_calls", "_completed", "_ended", "_open", "state")
+    __slots__ = ("_calls", "_complete", "_ended", "_open", "state")
 
     def __init__(self) -> None:
         self.state: State = "new"
         self._open: dict[int, ev.BlockKind] = {}
         self._ended: set[int] = set()
-        self._calls: dict[str, int] = {}
-        self._completed: set[str] = set()
+        self._calls: dict[str, int] = {}  # the block of each call
+        self._complete: set[int] = set()  # blocks whose call is complete
 
     def step(self, event: ev.Event) -> None:
         """Take `event` as the next one.
@@ -73,15 +73,12 @@ class Lifecycle:
                 self._enter(index, "text")
             case ev.Thinking(index=index):
                 self._enter(index, "thinking")
-            case ev.ToolCallStart(index=index, tool_call_id=call):
-                if call in self._calls:
-                    raise LocalProtocolError(detail=f"tool call {call!r} starts twice")
-                if index in self._open:
-                    raise LocalProtocolError(detail=f"block {index} is open already")
-                self._enter(index, "tool_call")
-                self._calls[call] = index
-            case ev.ToolCallDelta(tool_call_id=call) | ev.ToolCallComplete(tool_call_id=call):
+            case ev.ToolCallDelta(tool_call_id=call):
                 self._check_call(event, call)
+            case ev.ToolCallStart(index=index, tool_call_id=call):
+                self._start_call(index, call)
+            case ev.ToolCallComplete(tool_call_id=call):
+                self._complete.add(self._check_call(event, call))
             case ev.BlockEnd(index=index, kind=kind):
                 self._leave(index, kind)
             case ev.StreamEnd() | ev.Error() if self._open:
@@ -90,27 +87,35 @@ class Lifecycle:
                 self._open.clear()
                 self._ended.clear()
                 self._calls.clear()
-                self._completed.clear()
+                self._complete.clear()
             case _:
                 pass
 
     def _enter(self, index: int, kind: ev.BlockKind) -> None:
-        if self._open.setdefault(index, kind) != kind or index in self._ended:
-            state = "has ended" if index in self._ended else f"is {self._open[index]}"
-            if index in self._ended:
-                self._open.pop(index, None)
-            raise LocalProtocolError(detail=f"{kind} for block {index}, which {state}")
+        if index in self._ended:
+            raise LocalProtocolError(detail=f"{kind} for block {index}, which has ended")
+        if self._open.setdefault(index, kind) != kind:
+            raise LocalProtocolError(detail=f"{kind} for block {index}, which is {self._open[index]}")
+
+    def _start_call(self, index: int, call: str) -> None:
+        if call in self._calls:
+            raise LocalProtocolError(detail=f"tool call {call!r} starts twice")
+        if index in self._open:
+            raise LocalProtocolError(detail=f"block {index} is open already")
+        self._enter(index, "tool_call")
+        self._calls[call] = index
+
+    def _check_call(self, event: ev.Event, call: str) -> int:
+        """Return the block of `call`, which must be open and still without its end."""
+        index = self._calls.get(call, -1)
+        if index not in self._open or index in self._complete:
+            raise LocalProtocolError(detail=f"{type(event).__name__} for tool call {call!r}, which is not open")
+        return index
 
     def _leave(self, index: int, kind: ev.BlockKind) -> None:
         if self._open.get(index) != kind:
             raise LocalProtocolError(detail=f"end of {kind} block {index}, which is not open as such")
-        if kind == "tool_call" and not any(self._calls[call] == index for call in self._completed):
+        if kind == "tool_call" and index not in self._complete:
             raise LocalProtocolError(detail=f"tool call block {index} ends before its call is complete")
         del self._open[index]
         self._ended.add(index)
-
-    def _check_call(self, event: ev.Event, call: str) -> None:
-        if self._open.get(self._calls.get(call, -1)) != "tool_call" or call in self._completed:
-            raise LocalProtocolError(detail=f"{type(event).__name__} for tool call {call!r}, which is not open")
-        if isinstance(event, ev.ToolCallComplete):
-            self._completed.add(call)

@@ -11,13 +11,23 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from headrace.errors import UpstreamAuth, UpstreamError, UpstreamOverloaded, UpstreamRateLimited, UpstreamRejected
+from headrace.errors import (
+    UpstreamAuth,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamProtocol,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTruncated,
+)
 from headrace.protocol import events as ev
 from headrace.protocol.lenient import loads
 
 MESSAGE_CHARACTERS_MAX = 500
 _READ_CHARACTERS_MAX = 16 * 1024
 _DEPTH_MAX = 6
+# What an event stream may begin with, the comment included.
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":", b"\xef\xbb\xbf")
 
 # In this order, because the words overlap: an `invalid_request_error` may have the code `invalid_api_key`.
 _WORDS: tuple[tuple[type[UpstreamError], tuple[str, ...]], ...] = (
@@ -98,6 +108,24 @@ def error_event(value: object, *, partial: bool, cls: type[UpstreamError] | None
 
 def plain_error_event(cls: type[UpstreamError], *, partial: bool, message: str | None = None) -> ev.Error:
     return ev.Error(code=cls.code, message=message or cls.default_message, retryable=cls.retryable, partial=partial)
+
+
+def error_of_head(head: bytes, *, partial: bool) -> ev.Error:
+    """Return what it means that a body ended without its terminator, from its beginning if no event was in it (else `b""`).
+
+    A provider that fails early may answer 200 with an error in plain JSON, or with a page of HTML. What looks like the beginning
+    of a stream was cut off.
+    """
+    head = head.strip()
+    if any(head.startswith(field) or field.startswith(head) for field in _FIELDS):
+        return plain_error_event(UpstreamTruncated, partial=partial)
+    try:
+        found = read_error(loads(head))
+    except ValueError:
+        found = None
+    if found is not None and found.message:
+        return error_event(loads(head), partial=partial)
+    return plain_error_event(UpstreamProtocol, partial=partial)
 
 
 def body_message(body: bytes) -> str | None:

@@ -8,6 +8,8 @@ The parser follows WHATWG HTML, section 9.2.6 ("Interpreting an event stream"), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from headrace.errors import LocalProtocolError, RemoteProtocolError
@@ -52,6 +54,8 @@ class SSEParser:
 
     `line_bytes_max` bounds a line without its end, `event_bytes_max` the data lines of one event as they were received.
     Comments and unknown fields are dropped as they arrive: they take no memory and have no limit.
+    `event_fields` are field names, unknown to the standard, that a peer is known to use in place of an event: such a line is an
+    event of that name at once. (The server of llama.cpp wrote `error: {…}`, which every other reader takes for nothing.)
 
     Attributes:
         retry_ms: the last valid `retry`, or None.
@@ -68,8 +72,10 @@ class SSEParser:
         "_event",
         "_event_bytes",
         "_event_bytes_max",
+        "_event_fields",
         "_fast_bytes_max",
         "_fault",
+        "_fields",
         "_id",
         "_line",
         "_line_bytes_max",
@@ -81,12 +87,16 @@ class SSEParser:
         "retry_ms",
     )
 
-    def __init__(self, line_bytes_max: int = LINE_BYTES_MAX, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+    def __init__(
+        self, line_bytes_max: int = LINE_BYTES_MAX, event_bytes_max: int = EVENT_BYTES_MAX, event_fields: Sequence[str] = ()
+    ) -> None:
         self.retry_ms: int | None = None
         self.last_event_id = ""
         self.comments = 0
         self._line_bytes_max = line_bytes_max
         self._event_bytes_max = event_bytes_max
+        self._event_fields = {name.encode(): name for name in event_fields}
+        self._fields = (*_FIELDS, *(b"%b:" % name for name in self._event_fields))
         # The event under way. Every data line has a name, so 0 bytes means "no data line yet", and nothing to dispatch.
         self._data = bytearray()
         self._event_bytes = 0
@@ -229,9 +239,9 @@ class SSEParser:
         """Keep the beginning of a line until its end comes, unless it can no longer become a known field."""
         line = self._line
         line += part
-        if line.startswith(_FIELDS):
+        if line.startswith(self._fields):
             self._check_size(len(line), of_data=line.startswith(b"data:"))
-        elif not any(field.startswith(line) for field in _FIELDS):
+        elif not any(field.startswith(line) for field in self._fields):
             self.comments += line.startswith(b":")
             self._skipping = True
             line.clear()
@@ -261,6 +271,9 @@ class SSEParser:
                 self.retry_ms = min(int(value.lstrip(b"0")[:16] or b"0"), RETRY_MS_MAX)
         elif not field:
             self.comments += 1
+        elif field in self._event_fields:
+            self._check_size(len(line))
+            events.append(SSEEvent(_valid_utf8(value), self._event_fields[field], self._id))
 
     def _dispatch(self, events: list[SSEEvent]) -> None:
         self.last_event_id = self._id

@@ -19,16 +19,16 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
 
-from headrace.errors import RemoteProtocolError, UpstreamProtocol, UpstreamTruncated
+from headrace.errors import UpstreamProtocol
 from headrace.protocol import events as ev
-from headrace.protocol.blocks import BlockWriter, ToolArguments
-from headrace.protocol.lenient import NO_RAW, count, encodable, is_json, load_dict, loads, raw, string
-from headrace.protocol.provider_error import error_event, plain_error_event, public_text
-from headrace.protocol.sse import EVENT_BYTES_MAX, SSEEvent, SSEParser
+from headrace.protocol.dialects.anthropic.message import Delta, MessageEvent, decode_event, loose_event
+from headrace.protocol.dialects.event_stream import EventStreamDecoder
+from headrace.protocol.lenient import NO_RAW, count, dicts, encodable, load_dict, loads, raw, string
+from headrace.protocol.provider_error import error_event, public_text
+from headrace.protocol.sse import SSEEvent
 
-_HEAD_BYTES_MAX = 64 * 1024
+_NAME_CHARACTERS_MAX = 64
 
 STOP_REASONS: dict[str, ev.FinishReason] = {
     "end_turn": "stop",
@@ -41,31 +41,10 @@ STOP_REASONS: dict[str, ev.FinishReason] = {
     "refusal": "refusal",
 }
 
+# Tokens read from the cache or written to it are not part of `input_tokens` here; in our `usage` they are.
+_INPUTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
 _Kind: TypeAlias = Literal["text", "thinking", "tool", "opaque"]
-
-
-class _Delta(Struct, gc=False):
-    type: Any = None
-    text: Any = None
-    partial_json: Any = None
-    thinking: Any = None
-    signature: Any = None
-    stop_reason: Any = None
-    citation: Raw = NO_RAW
-    stop_details: Raw = NO_RAW
-
-
-class _Event(Struct, gc=False):
-    type: Any = None
-    index: int | str | float | None = None
-    delta: _Delta | None = None
-    content_block: Raw = NO_RAW
-    message: Raw = NO_RAW
-    usage: Raw = NO_RAW
-    error: Any = None
-
-
-_decode_event: Callable[[bytes], _Event] = msgspec.json.Decoder(_Event).decode
 
 
 class _Opaque:
@@ -90,167 +69,109 @@ class _Opaque:
         return whole
 
 
-class AnthropicDecoder:
-    """Events of one Messages stream. `quirks` may bound a line: `line_bytes_max`."""
+class AnthropicDecoder(EventStreamDecoder):
+    """Events of one Messages stream."""
 
     __slots__ = (
         "_any_block",
         "_counts",
-        "_empty_call",
-        "_head",
+        "_empty_calls",
         "_held_sources",
         "_inputs",
         "_kinds",
         "_opaque",
-        "_sse",
         "_started",
         "_stop_details",
         "_stop_reason",
         "_told_usage",
-        "_writer",
-        "finished",
     )
 
     def __init__(self, quirks: Mapping[str, object] | None = None) -> None:
-        line_bytes_max = (quirks or {}).get("line_bytes_max")
-        self._sse = SSEParser(line_bytes_max if isinstance(line_bytes_max, int) else EVENT_BYTES_MAX, EVENT_BYTES_MAX)
-        self._writer = BlockWriter()
-        self.finished = False
-        # The body's beginning, until the first event: a body without one may still be a JSON error.
-        self._head: bytearray | None = bytearray()
+        super().__init__(quirks)
         self._started = False
         self._any_block = False
         self._kinds: dict[Hashable, _Kind] = {}
         self._opaque: dict[Hashable, _Opaque] = {}
         self._inputs: dict[Hashable, dict[str, Any]] = {}
         self._held_sources: dict[Hashable, list[ev.Source]] = {}
-        self._empty_call: Hashable = None
+        self._empty_calls: list[Hashable] = []
         self._stop_reason = ""
         self._stop_details: object = None
         self._counts: dict[str, int] = {}
         self._told_usage: ev.Usage | None = None
 
-    @property
-    def finished_calls(self) -> list[tuple[str, ToolArguments]]:
-        return self._writer.finished_calls
-
-    def feed(self, chunk: bytes) -> list[ev.Event]:
-        """Return the events that `chunk` completes."""
-        if self.finished:
-            return []
-        try:
-            for sse in self._sse.feed(chunk):
-                self._take_event(sse)
-        except RemoteProtocolError:
-            self._fail(plain_error_event(UpstreamProtocol, partial=self._writer.begun))
-        if self._head is not None:
-            self._head += chunk[: _HEAD_BYTES_MAX - len(self._head)]
-        return self._writer.take()
-
-    def finish(self) -> list[ev.Event]:
-        """Return what the end of the body means.
-
-        An event that lacks only its blank line is taken: its JSON tells whether it is whole.
-        """
-        if self.finished:
-            return []
-        try:
-            for sse in self._sse.feed(b"\n\n"):
-                if is_json(sse.data):
-                    self._take_event(sse)
-            self._sse.finish()
-        except RemoteProtocolError:
-            self._fail(plain_error_event(UpstreamProtocol, partial=self._writer.begun))
-        if not self.finished:
-            self._fail(self._error_of_body())
-        return self._writer.take()
-
-    def _take_event(self, sse: SSEEvent) -> None:
-        if self.finished:
-            return
+    def _take(self, event: SSEEvent) -> bool:
         self._head = None
         try:
-            event = _decode_event(sse.data)
+            message = decode_event(event.data)
         except (msgspec.DecodeError, RecursionError):
-            self._take_odd_event(sse)
-            return
+            self._take_odd_event(event)
+            return self.finished
         # The branch of nearly every event: text for an open text block.
-        if event.type == "content_block_delta" and event.delta is not None:
-            delta = event.delta
-            if delta.type == "text_delta" and self._kinds.get(event.index) == "text" and delta.text.__class__ is str:
-                self._writer.text(event.index, delta.text)
+        delta = message.delta
+        if message.type == "content_block_delta" and delta is not None:
+            if delta.type == "text_delta" and self._kinds.get(message.index) == "text" and delta.text.__class__ is str:
+                self._writer.text(message.index, delta.text)
             else:
-                self._take_delta(event.index, delta, sse.data)
-            return
-        self._take(event, sse)
+                self._take_delta(message.index, delta, event.data)
+            return False
+        self._take_message(message, event)
+        return self.finished
 
-    def _take_odd_event(self, sse: SSEEvent) -> None:
-        """Take what does not look like an event: one with a field of an odd type, the end marker of another API, or no JSON."""
-        data = sse.data.strip()
+    def _take_odd_event(self, event: SSEEvent) -> None:
+        """Take what is no event at first sight: one with an odd structure, the end marker of another API, or no JSON."""
+        data = event.data.strip()
         if data.startswith(b"[DONE]"):
             if self._stop_reason:
-                self._end()
+                self._take_end()
             return
         try:
             value = loads(data)
         except ValueError:
-            if sse.event == "error":
-                self._fail(error_event(data.decode(), partial=self._writer.begun))
-            elif data and (sse.event in _TAKERS or sse.event in ("message", "content_block_delta")):
-                self._fail(plain_error_event(UpstreamProtocol, partial=self._writer.begun))
+            if event.event == "error":
+                self._fail_as(error_event(event.text, partial=self._writer.begun))
+            elif data and (event.event in _TAKERS or event.event in ("message", "content_block_delta")):
+                self._fail(UpstreamProtocol)
             return
         if isinstance(value, dict):
-            event = _loose_event(value)
-            if event.type == "content_block_delta" and event.delta is not None:
-                self._take_delta(event.index, event.delta, data)
-            else:
-                self._take(event, sse)
+            self._take_message(loose_event(value), event)
 
-    def _take(self, event: _Event, sse: SSEEvent) -> None:
-        kind = event.type if isinstance(event.type, str) else sse.event
-        if kind == "error" or sse.event == "error" or (event.error and event.type is None):
-            self._fail(error_event(loads(sse.data), partial=self._writer.begun))
-            return
-        if kind == "content_block_delta" and event.delta is not None:
-            self._take_delta(event.index, event.delta, sse.data)
-            return
-        taker = _TAKERS.get(kind)
-        if taker is not None:
+    def _take_message(self, message: MessageEvent, event: SSEEvent) -> None:
+        kind = message.type if isinstance(message.type, str) else event.event
+        if kind == "error" or event.event == "error" or (message.error and message.type is None):
+            self._fail_as(error_event(loads(event.data), partial=self._writer.begun))
+        elif kind == "content_block_delta" and message.delta is not None:
+            self._take_delta(message.index, message.delta, event.data)
+        elif kind in _TAKERS:
             if kind not in ("message_delta", "message_stop"):
-                self._settle_empty_call()
-            taker(self, event)
+                self._settle_empty_calls()
+            _TAKERS[kind](self, message)
 
     # --- the message -----------------------------------------------------------------------------------------------
 
-    def _take_message_start(self, event: _Event) -> None:
+    def _take_message_start(self, message: MessageEvent) -> None:
         if self._started and (self._any_block or self._stop_reason):
-            self._fail(
-                plain_error_event(
-                    UpstreamProtocol, partial=self._writer.begun, message="The provider began a second answer inside this one."
-                )
-            )
+            self._fail(UpstreamProtocol, "The provider began a second answer inside this one.")
             return
         self._started = True
-        message = load_dict(event.message)
-        self._count_usage(message.get("usage"))
-        content = message.get("content")
-        for position, block in enumerate(content if isinstance(content, list) else ()):
-            if isinstance(block, dict):
-                key = ("message_start", position)
-                self._start_block(key, block)
-                self._stop_block(key)
-        self._note_stop(message.get("stop_reason"), message.get("stop_details"))
+        whole = load_dict(message.message)
+        self._count_usage(whole.get("usage"))
+        for position, block in enumerate(dicts(whole.get("content"))):
+            key = ("message_start", position)
+            self._start_block(key, block)
+            self._stop_block(key)
+        self._note_stop(whole.get("stop_reason"), whole.get("stop_details"))
 
-    def _take_message_delta(self, event: _Event) -> None:
-        if event.delta is not None:
-            details = loads(event.delta.stop_details) if event.delta.stop_details is not NO_RAW else None
-            self._note_stop(event.delta.stop_reason, details)
-        self._settle_empty_call()
-        if event.usage is not NO_RAW:
-            self._count_usage(loads(event.usage))
+    def _take_message_delta(self, message: MessageEvent) -> None:
+        if message.delta is not None:
+            details = loads(message.delta.stop_details) if message.delta.stop_details is not NO_RAW else None
+            self._note_stop(message.delta.stop_reason, details)
+        self._settle_empty_calls()
+        if message.usage is not NO_RAW:
+            self._count_usage(loads(message.usage))
 
-    def _take_message_stop(self, _event: _Event) -> None:
-        self._end()
+    def _take_message_stop(self, _message: MessageEvent) -> None:
+        self._take_end()
 
     def _note_stop(self, reason: object, details: object) -> None:
         if isinstance(reason, str) and reason:
@@ -260,22 +181,23 @@ class AnthropicDecoder:
 
     # --- blocks ----------------------------------------------------------------------------------------------------
 
-    def _take_block_start(self, event: _Event) -> None:
-        self._start_block(event.index, load_dict(event.content_block))
+    def _take_block_start(self, message: MessageEvent) -> None:
+        self._start_block(message.index, load_dict(message.content_block))
 
-    def _take_block_stop(self, event: _Event) -> None:
-        self._stop_block(event.index)
+    def _take_block_stop(self, message: MessageEvent) -> None:
+        self._stop_block(message.index)
 
     def _start_block(self, key: Hashable, block: dict[str, Any]) -> None:
-        self._stop_block(key)
-        self._settle_empty_call()
+        if self._is_open_call(key, block):
+            return
+        self._stop_block(key, truncated=True)
+        self._settle_empty_calls()
         self._any_block = True
         match block.get("type"):
             case "text":
                 self._kinds[key] = "text"
                 self._writer.text(key, string(block.get("text")))
-                citations = block.get("citations")
-                for citation in citations if isinstance(citations, list) else ():
+                for citation in dicts(block.get("citations")):
                     self._take_citation(key, citation)
             case "thinking":
                 self._kinds[key] = "thinking"
@@ -292,10 +214,23 @@ class AnthropicDecoder:
                 self._kinds[key] = "opaque"
                 self._opaque[key] = _Opaque(block)
 
-    def _stop_block(self, key: Hashable) -> None:
+    def _is_open_call(self, key: Hashable, block: dict[str, Any]) -> bool:
+        """Whether the start of a block only repeats that of a call whose arguments have not begun."""
+        call = self._writer.open.get(key)
+        return (
+            block.get("type") == "tool_use"
+            and call is not None
+            and call.arguments is not None
+            and not call.arguments.raw
+            and call.tool_call_id == block.get("id")
+        )
+
+    def _stop_block(self, key: Hashable, *, truncated: bool = False) -> None:
         kind = self._kinds.pop(key, None)
         if kind == "opaque":
             self._tell_opaque(self._opaque.pop(key))
+        elif kind == "tool" and truncated:
+            self._writer.end(key, truncated=True)
         elif kind == "tool":
             self._stop_call(key)
         elif kind is not None:
@@ -309,25 +244,28 @@ class AnthropicDecoder:
         whole = self._inputs.pop(key, None)
         if not block.arguments.raw and not block.pending:
             if whole is None:
-                self._empty_call = key
+                self._empty_calls.append(key)
                 return
-            self._writer.arguments(key, msgspec.json.encode(whole).decode())
+            self._writer.arguments(key, bytes(raw(whole)).decode())
         self._writer.end(key)
 
-    def _settle_empty_call(self, *, truncated: bool = False) -> None:
+    def _settle_empty_calls(self, *, truncated: bool = False) -> None:
         """Complete the call that stopped without arguments (note 5)."""
-        if self._empty_call is not None:
-            key, self._empty_call = self._empty_call, None
-            self._writer.end(key, truncated=truncated or STOP_REASONS.get(self._stop_reason) == "length")
+        while self._empty_calls:
+            self._writer.end(self._empty_calls.pop(), truncated=truncated or STOP_REASONS.get(self._stop_reason) == "length")
 
-    def _take_delta(self, key: Hashable, delta: _Delta, data: bytes) -> None:
-        if self._empty_call is not None:
-            self._settle_empty_call()
+    def _take_delta(self, key: Hashable, delta: Delta, data: bytes) -> None:
+        if self._empty_calls:
+            self._settle_empty_calls()
         kind = self._kinds.get(key)
         if kind == "opaque":
             self._take_opaque_delta(self._opaque[key], delta, data)
             return
         match delta.type:
+            case "input_json_delta":
+                # Arguments without a call to belong to are nobody's.
+                if kind == "tool" and isinstance(delta.partial_json, str):
+                    self._writer.arguments(key, delta.partial_json)
             case "text_delta" if isinstance(delta.text, str):
                 self._expect(key, "text")
                 self._writer.text(key, delta.text)
@@ -337,13 +275,9 @@ class AnthropicDecoder:
             case "signature_delta" if isinstance(delta.signature, str):
                 self._expect(key, "thinking")
                 self._writer.thinking(key, "", signature=delta.signature)
-            case "input_json_delta":
-                # Arguments without a call to belong to are nobody's.
-                if kind == "tool" and isinstance(delta.partial_json, str):
-                    self._writer.arguments(key, delta.partial_json)
             case "citations_delta":
-                if delta.citation is not NO_RAW:
-                    self._take_citation(key, loads(delta.citation))
+                if citation := load_dict(delta.citation):
+                    self._take_citation(key, citation)
             case _:
                 unknown = load_dict(data).get("delta")
                 if isinstance(unknown, dict) and unknown:
@@ -353,13 +287,13 @@ class AnthropicDecoder:
         """Open the block that a delta is for, if its start never came or was of another kind."""
         if self._kinds.get(key) != kind:
             self._stop_block(key)
-            self._settle_empty_call()
+            self._settle_empty_calls()
             self._kinds[key] = kind
             self._any_block = True
 
     # --- what is carried as it is ----------------------------------------------------------------------------------
 
-    def _take_opaque_delta(self, opaque: _Opaque, delta: _Delta, data: bytes) -> None:
+    def _take_opaque_delta(self, opaque: _Opaque, delta: Delta, data: bytes) -> None:
         if delta.type == "input_json_delta" and isinstance(delta.partial_json, str):
             opaque.json += delta.partial_json.encode("utf-8", "replace")
         else:
@@ -369,17 +303,14 @@ class AnthropicDecoder:
         whole = opaque.whole()
         self._writer.events.append(ev.Data(name=_data_name(whole), data=encodable(whole)))
         if string(whole.get("type")).endswith("_tool_result"):
-            content = whole.get("content")
-            for result in content if isinstance(content, list) else (content,):
-                if isinstance(result, dict) and string(result.get("url")):
+            for result in dicts(whole.get("content")):
+                if url := string(result.get("url")):
                     document = result.get("content")
                     title = result.get("title") or (document.get("title") if isinstance(document, dict) else None)
-                    self._writer.events.append(ev.Source(url=result["url"], title=string(title) or None))
+                    self._writer.events.append(ev.Source(url=url, title=string(title) or None))
 
-    def _take_citation(self, key: Hashable, citation: object) -> None:
+    def _take_citation(self, key: Hashable, citation: dict[str, Any]) -> None:
         """A citation belongs to its block's text, which may come after it. A document that has no address has an empty one."""
-        if not isinstance(citation, dict):
-            return
         source = ev.Source(
             url=string(citation.get("url")) or string(citation.get("source")),
             title=string(citation.get("title")) or string(citation.get("document_title")) or None,
@@ -405,63 +336,52 @@ class AnthropicDecoder:
         if not isinstance(usage, dict):
             return
         counts = self._counts
-        for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"):
+        for name in (*_INPUTS, "output_tokens"):
             if (found := count(usage, name)) is not None:
                 counts[name] = found
         if (found := count(usage.get("output_tokens_details"), "thinking_tokens")) is not None:
             counts["thinking_tokens"] = found
         if not counts:
             return
-        cached = counts.get("cache_read_input_tokens")
         told = ev.Usage(
             source="provider",
-            input_tokens=counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0) + (cached or 0),
+            input_tokens=sum(inputs) if (inputs := [counts[name] for name in _INPUTS if name in counts]) else None,
             output_tokens=counts.get("output_tokens"),
             reasoning_tokens=counts.get("thinking_tokens"),
-            cached_tokens=cached,
+            cached_tokens=counts.get("cache_read_input_tokens"),
         )
         if told != self._told_usage:
             self._told_usage = told
             self._writer.events.append(told)
 
-    def _end(self) -> None:
-        reason = STOP_REASONS.get(self._stop_reason, "stop")
-        self._close_blocks(truncated=False, last_truncated=reason == "length")
-        if self._stop_reason and self._stop_reason not in STOP_REASONS:
-            message = f"The provider ended with a reason that is not known here: {public_text(self._stop_reason)[:100]}"
+    def _take_end(self) -> None:
+        if not self._started and not self._any_block:
+            self._fail(UpstreamProtocol, "The provider ended its answer before it began.")
+            return
+        vendor_reason = self._stop_reason
+        reason = STOP_REASONS.get(vendor_reason, "stop")
+        self._stop_blocks(last_truncated=reason == "length")
+        if vendor_reason and vendor_reason not in STOP_REASONS:
+            message = f"The provider ended with a reason that is not known here: {public_text(vendor_reason)[:100]}"
             self._writer.events.append(ev.Notice(code="unknown_finish_reason", message=message))
         if reason == "refusal":
             self._writer.events.append(ev.Notice(code="refusal", message=_refusal_text(self._stop_details)))
-        self._writer.events.append(ev.StreamEnd(finish_reason=reason))
-        self.finished = True
+        if reason == "stop" and self._writer.finished_calls:
+            reason = "tool_calls"
+        self._end(reason)
 
-    def _fail(self, error: ev.Error) -> None:
-        self._close_blocks(truncated=True)
-        self._writer.events.append(error)
-        self.finished = True
+    def _close_blocks(self) -> None:
+        self._stop_blocks(truncated=True)
 
-    def _close_blocks(self, *, truncated: bool, last_truncated: bool = False) -> None:
-        self._settle_empty_call(truncated=truncated)
+    def _stop_blocks(self, *, truncated: bool = False, last_truncated: bool = False) -> None:
+        self._settle_empty_calls(truncated=truncated)
         for key in list(self._kinds):
-            last = last_truncated and len(self._kinds) == 1
-            if self._kinds[key] == "tool":
-                del self._kinds[key]
-                self._writer.end(key, truncated=truncated or last)
-            else:
-                self._stop_block(key)
+            self._stop_block(key, truncated=truncated or (last_truncated and len(self._kinds) == 1))
+        self._settle_empty_calls(truncated=truncated)
         self._writer.end_all(truncated=truncated)
 
-    def _error_of_body(self) -> ev.Error:
-        """The body ended and nothing said that this was meant: an error that came without a stream, or a cut."""
-        head = bytes(self._head or b"").strip()
-        if head.startswith((b"{", b"[")) and is_json(head):
-            return error_event(loads(head), partial=False)
-        if head.startswith(b"<"):
-            return plain_error_event(UpstreamProtocol, partial=False)
-        return plain_error_event(UpstreamTruncated, partial=self._writer.begun)
 
-
-_TAKERS: dict[str, Callable[[AnthropicDecoder, _Event], None]] = {
+_TAKERS: dict[str, Callable[[AnthropicDecoder, MessageEvent], None]] = {
     "message_start": AnthropicDecoder._take_message_start,
     "content_block_start": AnthropicDecoder._take_block_start,
     "content_block_stop": AnthropicDecoder._take_block_stop,
@@ -470,26 +390,8 @@ _TAKERS: dict[str, Callable[[AnthropicDecoder, _Event], None]] = {
 }
 
 
-def _loose_event(value: dict[str, Any]) -> _Event:
-    """Build an event from JSON in which something has an unexpected type; what cannot be read is left out."""
-    event = _Event(type=value.get("type"), error=value.get("error"))
-    index = value.get("index")
-    event.index = index if isinstance(index, int | float | str) else None
-    for name in ("content_block", "message", "usage"):
-        if value.get(name) is not None:
-            setattr(event, name, raw(value[name]))
-    if isinstance(delta := value.get("delta"), dict):
-        event.delta = _Delta()
-        for name in ("type", "text", "partial_json", "thinking", "signature", "stop_reason"):
-            setattr(event.delta, name, delta.get(name))
-        for name in ("citation", "stop_details"):
-            if delta.get(name) is not None:
-                setattr(event.delta, name, raw(delta[name]))
-    return event
-
-
 def _data_name(block: dict[str, Any]) -> str:
-    return f"anthropic.{string(block.get('type')) or 'block'}"
+    return f"anthropic.{string(block.get('type'))[:_NAME_CHARACTERS_MAX] or 'block'}"
 
 
 def _refusal_text(details: object) -> str:

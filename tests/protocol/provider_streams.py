@@ -1,0 +1,254 @@
+"""Streams as providers send them, one for each shape that is known from the field, and what a reader makes of their events.
+
+All of them are made up here; the shapes are the vendors'.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from headrace.protocol import events as ev
+from headrace.protocol.dialects import Decoder, load
+from headrace.protocol.lifecycle import Lifecycle
+
+START = ev.StreamStart(stream_id="s", message_id="m", model="x", provider="p", protocol=1, resumable=True, expires_at=0)
+DONE = b"data: [DONE]\n\n"
+
+
+def data(value: object, *, event: str | None = None) -> bytes:
+    name = f"event: {event}\n".encode() if event else b""
+    return name + b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n\n"
+
+
+def chunk(delta: object = None, finish: object = None, **fields: Any) -> bytes:
+    """One Chat Completions chunk; `fields` stand beside `choices`."""
+    choice: dict[str, Any] = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": finish}
+    return data({"id": "chatcmpl-7Qx", "object": "chat.completion.chunk", "choices": [choice], **fields})
+
+
+def call(index: object = 0, id: object = None, name: object = None, arguments: object = None) -> dict[str, Any]:
+    """A delta with one fragment of a tool call, of the fields that are given."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    fragment = {key: value for key, value in (("index", index), ("id", id), ("function", function)) if value is not None}
+    return {"tool_calls": [fragment]}
+
+
+def usage_chunk(prompt: int = 11, completion: int = 7, **fields: Any) -> bytes:
+    return data({"id": "chatcmpl-7Qx", "choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **fields}})
+
+
+def message(type: str, **fields: Any) -> bytes:
+    """One event of a Messages stream."""
+    return data({"type": type, **fields}, event=type)
+
+
+def message_start(**fields: Any) -> bytes:
+    shape = {"id": "msg_1", "role": "assistant", "content": [], "usage": {"input_tokens": 5, "output_tokens": 1}, **fields}
+    return message("message_start", message=shape)
+
+
+def block_start(index: object, **block: Any) -> bytes:
+    return message("content_block_start", index=index, content_block=block)
+
+
+def block_delta(index: object, **delta: Any) -> bytes:
+    return message("content_block_delta", index=index, delta=delta)
+
+
+def block_stop(index: object) -> bytes:
+    return message("content_block_stop", index=index)
+
+
+def message_end(reason: str | None = "end_turn", **fields: Any) -> bytes:
+    delta = {"stop_reason": reason, "stop_sequence": None, **fields}
+    return message("message_delta", delta=delta, usage={"output_tokens": 9}) + message("message_stop")
+
+
+def text_block(index: int, *texts: str) -> bytes:
+    deltas = b"".join(block_delta(index, type="text_delta", text=text) for text in texts)
+    return block_start(index, type="text", text="") + deltas + block_stop(index)
+
+
+def tool_block(index: int, id: str, name: str, *fragments: str) -> bytes:
+    deltas = b"".join(block_delta(index, type="input_json_delta", partial_json=fragment) for fragment in fragments)
+    return block_start(index, type="tool_use", id=id, name=name, input={}) + deltas + block_stop(index)
+
+
+OPENAI_CHAT: dict[str, bytes] = {
+    "text": chunk({"role": "assistant", "content": ""})
+    + chunk({"content": "Bonjour"})
+    + chunk({"content": ", ça va 👋?\n"})
+    + chunk({}, "stop")
+    + usage_chunk()
+    + DONE,
+    "crlf, comments and another field": (
+        b": PROCESSING\r\n\r\n: PROCESSING\r\n\r\n"
+        + (chunk({"content": "a"}) + b"id: 4\nevent: message\nwhatever: 1\n" + chunk({"content": "b"}, "stop") + DONE).replace(
+            b"\n", b"\r\n"
+        )
+    ),
+    "finish reason as the terminator": chunk({"content": "x"}) + chunk({}, "stop"),
+    "no finish reason": chunk({"content": "4"}) + DONE,
+    "filter results first": data({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}) + chunk({"content": "ok"}, "stop") + DONE,
+    "usage with every chunk": b"".join(
+        chunk({"content": "n"}, None, usage={"prompt_tokens": 3, "completion_tokens": n}) for n in range(1, 20)
+    )
+    + chunk({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 20}),
+    "list content": chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Let"}]}]})
+    + chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " me"}]}, {"type": "text", "text": "An"}]})
+    + chunk({"content": "swer"}, "stop")
+    + DONE,
+    "reasoning": chunk({"reasoning_content": "hm"})
+    + chunk({"reasoning_content": "m", "content": None})
+    + chunk({"content": "Yes"}, "stop")
+    + DONE,
+    "parallel calls": chunk(call(0, "call_a", "look", ""))
+    + chunk(call(0, None, None, '{"q":'))
+    + chunk(call(1, "call_b", "find", '{"z"'))
+    + chunk(call(0, None, None, '"é"}'))
+    + chunk(call(1, None, None, ":[1]}"))
+    + chunk({}, "tool_calls")
+    + usage_chunk()
+    + DONE,
+    "calls without an index": chunk(
+        {"tool_calls": [call(None, "Xa", "one", "{}")["tool_calls"][0], call(None, "Xb", "two", '{"a":1}')["tool_calls"][0]]}
+    )
+    + chunk({}, "tool_calls")
+    + DONE,
+    "function_call": chunk({"function_call": {"name": "old", "arguments": ""}})
+    + chunk({"function_call": {"arguments": '{"a"'}})
+    + chunk({"function_call": {"arguments": ":2}"}})
+    + chunk({}, "function_call")
+    + DONE,
+    "refusal": chunk({"refusal": "I can"}) + chunk({"refusal": "not."}) + chunk({}, "stop") + DONE,
+    "error chunk": chunk({"content": "half"})
+    + data({"error": {"message": "boom", "code": 500}, "choices": [{"delta": {"content": "!"}}]})
+    + DONE,
+    "error event": chunk({"content": "half"}) + data({"error": {"message": "no", "type": "invalid_request_error"}}, event="error"),
+    "error field": chunk({"content": "half"}) + b'error: {"code":500,"message":"context shift is disabled","type":"server_error"}\n\n',
+    "cut in arguments": chunk(call(0, "call_a", "look", '{"q": "unfin')),
+    "length in arguments": chunk(call(0, "call_a", "look", '{"q": "unfin')) + chunk({}, "length") + usage_chunk() + DONE,
+    "split surrogates": b'data: {"choices":[{"delta":{"content":"a\\ud83d"}}]}\n\ndata: {"choices":[{"delta":{"content":"\\ude00b"}}]}\n\n'
+    + chunk({}, "stop")
+    + DONE,
+    "json body": b'{"error": {"message": "Bad model", "type": "invalid_request_error"}}',
+    "html body": b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>",
+    "nothing": b"",
+}
+
+ANTHROPIC: dict[str, bytes] = {
+    "text": message_start() + message("ping") + text_block(0, "Hel", "lo 👋", "\n") + message_end(),
+    "thinking and a call": message_start()
+    + block_start(0, type="thinking", thinking="", signature="")
+    + block_delta(0, type="thinking_delta", thinking="Need the weather.")
+    + block_delta(0, type="signature_delta", signature="c2ln")
+    + block_stop(0)
+    + tool_block(1, "toolu_1", "weather", "", '{"city": "Z', 'ürich"}')
+    + message_end("tool_use"),
+    "redacted thinking": message_start()
+    + block_start(0, type="redacted_thinking", data="b64")
+    + block_stop(0)
+    + text_block(1, "Hi")
+    + message_end(),
+    "server tools": message_start()
+    + block_start(0, type="server_tool_use", id="srvtoolu_1", name="web_search", input={})
+    + block_delta(0, type="input_json_delta", partial_json='{"query": "x"}')
+    + block_stop(0)
+    + block_start(
+        1,
+        type="web_search_tool_result",
+        tool_use_id="srvtoolu_1",
+        content=[{"type": "web_search_result", "url": "https://a.example/", "title": "A"}],
+    )
+    + block_stop(1)
+    + block_start(2, type="text", text="", citations=[])
+    + block_delta(
+        2,
+        type="citations_delta",
+        citation={"type": "web_search_result_location", "url": "https://a.example/", "title": "A", "cited_text": "t"},
+    )
+    + block_delta(2, type="text_delta", text="Found.")
+    + block_stop(2)
+    + message_end(),
+    "unknown things": message_start()
+    + message("weather_report", sky="blue")
+    + block_start(0, type="hologram", size=3)
+    + block_delta(0, type="hologram_delta", pixel=1)
+    + block_stop(0)
+    + text_block(1, "still here")
+    + message_end(),
+    "length in arguments": message_start()
+    + block_start(0, type="tool_use", id="toolu_1", name="make", input={})
+    + block_delta(0, type="input_json_delta", partial_json='{"lines": ["a')
+    + message_end("max_tokens"),
+    "refusal": message_start()
+    + message_end("refusal", stop_details={"type": "refusal", "category": "cyber", "explanation": "Against policy."}),
+    "overloaded": message_start() + text_block(0, "Hel") + message("error", error={"type": "overloaded_error", "message": "Overloaded"}),
+    "spliced": message_start()
+    + block_start(0, type="tool_use", id="toolu_1", name="look", input={})
+    + block_delta(0, type="input_json_delta", partial_json='{"v": "Spa')
+    + message_start()
+    + tool_block(0, "toolu_2", "look", '{"v": "whole"}')
+    + message_end("tool_use"),
+    "cut": message_start() + text_block(0, "Hel") + message("message_delta", delta={"stop_reason": "end_turn"}),
+    "json body": b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}',
+    "nothing": b"",
+}
+
+STREAMS = [("openai_chat", name, body) for name, body in OPENAI_CHAT.items()] + [
+    ("anthropic", name, body) for name, body in ANTHROPIC.items()
+]
+IDS = [f"{dialect}: {name}" for dialect, name, _ in STREAMS]
+
+
+def decode(dialect: str, *chunks: bytes, quirks: dict[str, object] | None = None) -> list[ev.Event]:
+    """Return all events of a body, having checked that their order is legal and that they survive their encoding."""
+    decoder = load(dialect).new_decoder(quirks or {})
+    return check([event for part in chunks for event in decoder.feed(part)] + decoder.finish(), decoder)
+
+
+def check(events: list[ev.Event], decoder: Decoder | None = None) -> list[ev.Event]:
+    lifecycle = Lifecycle()
+    lifecycle.step(START)
+    for event in events:
+        lifecycle.step(event)
+        assert ev.decode(ev.encode(event)) == event
+    assert lifecycle.state == "ended"
+    assert sum(isinstance(event, ev.TERMINAL) for event in events) == 1
+    if decoder is not None:
+        assert decoder.finished
+        assert decoder.feed(b"data: {}\n\n") == decoder.finish() == []
+    return events
+
+
+def of(events: Iterable[ev.Event], *types: type[ev.Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, types)]
+
+
+def text(events: Iterable[ev.Event]) -> str:
+    return "".join(event.text for event in of(events, ev.Text))
+
+
+def thinking(events: Iterable[ev.Event]) -> str:
+    return "".join(event.text for event in of(events, ev.Thinking))
+
+
+def calls(events: Iterable[ev.Event]) -> list[tuple[str, str, str, bool]]:
+    """Return (id, name, raw arguments, valid) of the completed calls, and check that the fragments tell the same."""
+    events = list(events)
+    found = []
+    for complete in of(events, ev.ToolCallComplete):
+        deltas = [delta.arguments_delta for delta in of(events, ev.ToolCallDelta) if delta.tool_call_id == complete.tool_call_id]
+        assert "".join(deltas) == complete.arguments_raw
+        assert complete.valid is (complete.arguments is not None)
+        assert complete.valid is (complete.error is None)
+        found.append((complete.tool_call_id, complete.name, complete.arguments_raw, complete.valid))
+    return found
+
+
+def end(events: list[ev.Event]) -> str:
+    """Return the finish reason, or `error/` and the code."""
+    last = events[-1]
+    return last.finish_reason if isinstance(last, ev.StreamEnd) else f"error/{last.code}"  # type: ignore[attr-defined]
