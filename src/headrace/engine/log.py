@@ -94,7 +94,7 @@ class Log:
             if cls is ev.Text:
                 text = event.text if event.index == run.key else None  # type: ignore[attr-defined]
             else:
-                text = _plain_text(event) if _run_key(event) == run.key else None
+                text = _plain_text(event) if _continues(run, event) else None
             if text is not None:
                 self._extend(run, event, text)
                 return
@@ -130,7 +130,7 @@ class Log:
                 after = last
                 if last < segment.last:
                     break
-            else:
+            elif segment.seq > after:
                 events.append(segment)
                 cost += _event_cost(segment)
                 after = segment.seq
@@ -222,8 +222,11 @@ def _plain_text(event: ev.Event) -> str | None:
     return None
 
 
-def _run_key(event: ev.Event) -> int | str | None:
-    return getattr(event, "tool_call_id", None) or getattr(event, "index", None)
+def _continues(run: Run, event: ev.Event) -> bool:
+    """Whether `event`, of the run's class, is a delta of the same block and, as thinking, of the same kind."""
+    if isinstance(event, ev.Thinking):
+        return event.index == run.key and event.kind == run.kind
+    return getattr(event, "tool_call_id", None) == run.key
 
 
 def _new_run(first: int, event: ev.Event) -> Run:
