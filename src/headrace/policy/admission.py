@@ -1,7 +1,7 @@
 """Who may start now, who waits in line, and how long that is likely to take. Decisions only: nothing here waits or tells anyone.
 
-A line belongs to one provider. Waiting is fair between users: everybody's first request comes before anybody's second,
-in the order in which they came.
+A line belongs to one provider. Waiting is fair between users: it goes in rounds, in each of which everybody who waits is served
+once, in the order in which they came. Whoever comes later joins the round that is being served.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Line:
         self.active = 0
         self.waiting: list[Ticket] = []
         self.hold_s: float | None = None
+        self._round = 0
+        self._served: set[str] = set()  # in this round
 
     def enter(self, user: str) -> Ticket:
         """Return a ticket, admitted or waiting.
@@ -83,22 +85,33 @@ class Line:
 
     def order(self) -> list[Ticket]:
         """Return who waits, next first."""
+        return [ticket for _, _, ticket in self._ranked()]
+
+    def _ranked(self) -> list[tuple[int, int, Ticket]]:
+        """Return (round, number by arrival, ticket) of everybody who waits, next first."""
         rounds: dict[str, int] = {}
         ranked = []
         for at, ticket in enumerate(self.waiting):
-            turn = rounds[ticket.user] = rounds.get(ticket.user, -1) + 1
+            turn = rounds.get(ticket.user, self._round + (ticket.user in self._served))
+            rounds[ticket.user] = turn + 1
             ranked.append((turn, at, ticket))
-        return [ticket for _, _, ticket in sorted(ranked, key=lambda row: row[:2])]
+        return sorted(ranked, key=lambda row: row[:2])
 
     def _admit(self) -> list[Ticket]:
         admitted = []
-        for ticket in self.order():
+        for turn, _, ticket in self._ranked():
             if self.capacity and self.active >= self.capacity:
                 break
             self.waiting.remove(ticket)
             self.active += 1
             ticket.admitted = True
             admitted.append(ticket)
+            if turn > self._round:
+                self._round = turn
+                self._served.clear()
+            self._served.add(ticket.user)
+        if not self.waiting:
+            self._served.clear()
         return admitted
 
     def _eta(self, position: int) -> float | None:
