@@ -63,19 +63,34 @@ class Log:
         size: bytes held, `total`: bytes ever appended; both by the same measure (text plus `EVENT_COST` an event).
     """
 
-    __slots__ = ("_lifecycle", "_run", "_segments", "_starts", "bytes_max", "dropped_characters", "first_seq", "last_seq", "size", "total")
+    __slots__ = (
+        "_dropped",
+        "_lifecycle",
+        "_run",
+        "_segments",
+        "_starts",
+        "bytes_max",
+        "dropped_characters",
+        "first_seq",
+        "last_seq",
+        "total",
+    )
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.last_seq = 0
         self.first_seq = 1
-        self.size = 0
         self.total = 0
         self.dropped_characters = 0
+        self._dropped = 0
         self._lifecycle = Lifecycle()
         self._segments: list[Run | ev.Event] = []
         self._starts: list[int] = []
         self._run: Run | None = None
+
+    @property
+    def size(self) -> int:
+        return self.total - self._dropped
 
     @property
     def ended(self) -> bool:
@@ -138,7 +153,7 @@ class Log:
         return events, cost
 
     def distance(self, after: int) -> int:
-        """Return how many bytes lie behind `after`. Used when a reader attaches; readers then keep count themselves."""
+        """Return how many bytes lie behind `after`."""
         if after >= self.last_seq:
             return 0
         at = max(bisect_right(self._starts, after + 1) - 1, 0)
@@ -176,17 +191,13 @@ class Log:
         held = run.text
         held += data
         run.ends.append(len(held))
-        cost = len(data) + EVENT_COST
-        self.size += cost
-        self.total += cost
+        self.total += len(data) + EVENT_COST
         event.seq = self.last_seq = self.last_seq + 1
 
     def _keep(self, event: ev.Event) -> None:
         self.last_seq += 1
         event.seq = self.last_seq
-        cost = _event_cost(event)
-        self.size += cost
-        self.total += cost
+        self.total += _event_cost(event)
         self._segments.append(event)
         self._starts.append(event.seq)
 
@@ -196,10 +207,10 @@ class Log:
         while self.size > self.bytes_max and dropped < len(self._segments) - 1:
             segment = self._segments[dropped]
             if isinstance(segment, Run):
-                self.size -= segment.cost
+                self._dropped += segment.cost
                 self.dropped_characters += len(segment.text.decode())
             else:
-                self.size -= _event_cost(segment)
+                self._dropped += _event_cost(segment)
             dropped += 1
         del self._segments[:dropped], self._starts[:dropped]
         self.first_seq = self._starts[0]

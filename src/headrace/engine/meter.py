@@ -7,56 +7,94 @@ in one read have a gap of 0 between them, which is how a buffering hop shows.
 
 from __future__ import annotations
 
+from array import array
+
 from headrace.protocol.events import Arrivals, Metrics
 
 SLICES_MAX = 120
 FIRST_SLICE_S = 0.05
+BATCH = 64  # tokens whose times wait to be counted
 
 
 class Flow:
-    """Tokens passing one point: their times, gaps and slices. Memory is bounded whatever the stream's length."""
+    """Tokens passing one point: their times, gaps and slices. Memory is bounded whatever the stream's length.
 
-    __slots__ = ("_gaps", "_slices", "_start", "first", "last", "max_gap", "slice_s", "tokens")
+    A token costs one append to an array of times; they are counted into gaps and slices a batch at a time. With hundreds of streams
+    nothing of a stream is in the processor's cache when its next token comes, so what a token touches is what it costs.
+    """
+
+    __slots__ = ("_counted", "_gaps", "_last", "_slices", "_start", "_times", "first", "max_gap", "slice_s")
 
     def __init__(self, start: float) -> None:
         self._start = start
-        self.first = 0.0
-        self.last = 0.0
-        self.tokens = 0
-        self.max_gap = 0.0
-        self.slice_s = FIRST_SLICE_S
+        self._times = array("d")
+        self._counted = 0
+        self._last = 0.0
         self._gaps: dict[int, int] = {}
         self._slices: list[int] = []
+        self.first = 0.0
+        self.max_gap = 0.0
+        self.slice_s = FIRST_SLICE_S
+
+    @property
+    def tokens(self) -> int:
+        return self._counted + len(self._times)
+
+    @property
+    def last(self) -> float:
+        """When the newest token passed; 0 before the first."""
+        return self._times[-1] if self._times else self._last
 
     def add(self, tokens: int, now: float) -> None:
         """Count `tokens` that came together at `now`."""
-        gaps = self._gaps
-        if self.tokens:
-            gap = now - self.last
-            if gap > self.max_gap:
-                self.max_gap = gap
-            us = int(gap * 1e6)
-            if us >= 8:
-                bits = us.bit_length()
-                us = (bits << 2) + ((us >> (bits - 3)) & 3) - 8
-            gaps[us] = gaps.get(us, 0) + 1
-        else:
-            self.first = now
+        times = self._times
+        times.append(now)
         if tokens > 1:
-            gaps[0] = gaps.get(0, 0) + tokens - 1
-        self.last = now
-        self.tokens += tokens
-        at = int((now - self._start) / self.slice_s)
-        slices = self._slices
-        if at >= len(slices):
-            at = self._grow(at)
-        slices[at] += tokens
+            times.extend([now] * (tokens - 1))
+        if len(times) >= BATCH:
+            self._count()
+
+    def settle(self) -> Flow:
+        """Count what is still uncounted; call it before reading `first`, `max_gap` or `slice_s`."""
+        if self._times:
+            self._count()
+        return self
 
     def copy(self) -> Flow:
+        self.settle()
         twin = Flow(self._start)
-        twin.first, twin.last, twin.tokens, twin.max_gap, twin.slice_s = self.first, self.last, self.tokens, self.max_gap, self.slice_s
+        twin._counted, twin._last, twin.first, twin.max_gap, twin.slice_s = (
+            self._counted,
+            self._last,
+            self.first,
+            self.max_gap,
+            self.slice_s,
+        )
         twin._gaps, twin._slices = self._gaps.copy(), self._slices.copy()
         return twin
+
+    def _count(self) -> None:
+        gaps, slices, last = self._gaps, self._slices, self._last
+        if not self._counted:
+            self.first = last = self._times[0]
+        first_of_all = not self._counted
+        for now in self._times:
+            if first_of_all:
+                first_of_all = False
+            else:
+                gap = now - last
+                if gap > self.max_gap:
+                    self.max_gap = gap
+                bucket = _bucket(int(gap * 1e6))
+                gaps[bucket] = gaps.get(bucket, 0) + 1
+            last = now
+            at = int((now - self._start) / self.slice_s)
+            if at >= len(slices):
+                at = self._grow(at)
+            slices[at] += 1
+        self._counted += len(self._times)
+        self._last = last
+        self._times = array("d")
 
     def quantiles(self) -> dict[str, float] | None:
         """Return p50, p90 and p99 of the gaps in milliseconds, to within 12 %, or None without a gap."""
@@ -125,7 +163,7 @@ class Meter:
 
     def metrics(self, now: float, output_tokens: int | None) -> Metrics:
         """Return the measures as they stand. `output_tokens`: the provider's own count, where it gave one."""
-        ingress, egress = self.ingress, self.egress
+        ingress, egress = self.ingress.settle(), self.egress.settle()
         tokens = output_tokens if output_tokens and output_tokens >= ingress.tokens else ingress.tokens
         tpot = (ingress.last - ingress.first) / (tokens - 1) if ingress.tokens > 1 else None
         slice_s = max(ingress.slice_s, egress.slice_s)
@@ -151,8 +189,16 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
+def _bucket(us: int) -> int:
+    """Return the number of the bucket for a gap of `us` microseconds: one each below 8, then four to each doubling."""
+    if us < 8:
+        return us
+    bits = us.bit_length()
+    return (bits << 2) + ((us >> (bits - 3)) & 3) - 8
+
+
 def _bucket_us(bucket: int) -> float:
-    """Return the middle of a bucket in microseconds. Below 8 µs each has its own; above, four to each doubling (`Flow.add`)."""
+    """Return the middle of a bucket in microseconds."""
     if bucket < 8:
         return float(bucket)
     bits, quarter = divmod(bucket + 8, 4)

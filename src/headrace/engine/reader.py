@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.protocol.native import Encoding
@@ -18,7 +19,8 @@ class Sink(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether it has more than it can pass on. The owner calls `Reader.drained` when that is over."""
+        """Whether it has more than it can pass on. Its owner calls `Reader.filled` when that begins,
+        `Reader.drained` when it is over."""
         ...
 
     @property
@@ -38,49 +40,58 @@ class Reader:
 
     Attributes:
         cursor: the last `seq` that was written to the sink.
-        position: that place in bytes of the log (`Log.total`'s measure).
+        blocked_at: since when the sink has been full, or when it last took anything since.
         closed: done when nothing more will be written; its result is the reason.
     """
 
-    __slots__ = ("blocked_at", "bytes_out", "closed", "cursor", "encoding", "pending_mark", "position", "sink", "stream", "wrote_at")
+    __slots__ = ("blocked_at", "bytes_out", "closed", "cursor", "encoding", "pending_mark", "sink", "stream", "wrote_at")
 
-    def __init__(self, stream: Stream, sink: Sink, encoding: Encoding, now: float) -> None:
+    def __init__(self, stream: Stream, sink: Sink, encoding: Encoding, after: int) -> None:
         self.stream = stream
         self.sink = sink
         self.encoding = encoding
-        self.cursor = 0
-        self.position = 0
-        self.wrote_at = now
+        self.cursor = after
+        self.wrote_at = time.monotonic()
         self.blocked_at: float | None = None
         self.pending_mark = 0
         self.bytes_out = 0
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def catch_up(self, now: float) -> None:
+    @property
+    def lag(self) -> int:
+        """How far it is behind the writer, in bytes of the log."""
+        return self.stream.log.distance(self.cursor)
+
+    @property
+    def heard_at(self) -> float:
+        """When the reader was last sent anything: for one that is right behind the writer, the newest token at the latest.
+
+        A token does not note its own time here, so an event that is none may go unnoticed; a heartbeat then comes early.
+        """
+        stream = self.stream
+        return max(self.wrote_at, stream.meter.ingress.last) if self.cursor == stream.log.last_seq else self.wrote_at
+
+    def catch_up(self) -> None:
         """Write from the log until the sink is full or the reader is where the writer is, then the end marker if it is the end."""
         log = self.stream.log
         while self.cursor < log.last_seq and not self.sink.full:
-            gap = self.cursor + 1 < log.first_seq
-            events, cost = log.read(self.cursor, READ_BYTES, compact=True)
-            self.write(self.encoding.encode(events), now)
+            events, _ = log.read(self.cursor, READ_BYTES, compact=True)
+            self.write(self.encoding.encode(events))
             self.cursor = events[-1].seq
-            self.position = self.position + cost if not gap else log.total - log.distance(self.cursor)
         if self.cursor == log.last_seq:
-            self.position = log.total
-            self.stream.reader_delivered(self, now)
+            self.stream.reader_delivered(self)
 
-    def write(self, data: bytes, now: float) -> None:
+    def write(self, data: bytes) -> None:
         self.sink.write(data)
         self.bytes_out += len(data)
-        self.wrote_at = now
-        if self.sink.full:
-            self.filled(now)
+        self.wrote_at = time.monotonic()
 
-    def filled(self, now: float) -> None:
-        """The sink has become full: the time in which it must take something begins."""
-        if self.blocked_at is None:
-            self.blocked_at = now
+    def filled(self) -> None:
+        """The sink has become full: the time in which it must take something begins. Called by whoever owns the sink."""
+        if self.blocked_at is None and not self.closed.done():
+            self.blocked_at = time.monotonic()
             self.pending_mark = self.sink.pending
+            self.stream.reader_filled()
 
     def drained(self) -> None:
         """The sink takes bytes again. Called by whoever owns the sink."""

@@ -63,6 +63,46 @@ class Receipt(NamedTuple):
 class Stream:
     """One generation. Made and kept by `Streams`; see the module's text for who may do what."""
 
+    __slots__ = (
+        "_cancel_asked",
+        "_cancel_phase",
+        "_far_position",
+        "_first_request",
+        "_ticket",
+        "_timer",
+        "_timer_due",
+        "_turn",
+        "attempt",
+        "bytes_in",
+        "bytes_out",
+        "cancel_cause",
+        "created_at",
+        "detached_at",
+        "detail",
+        "done",
+        "end",
+        "ended",
+        "expires_at",
+        "has_content",
+        "id",
+        "log",
+        "meter",
+        "paused",
+        "readers",
+        "readers_total",
+        "receipt",
+        "request",
+        "request_id",
+        "settings",
+        "streams",
+        "target",
+        "targets",
+        "task",
+        "tool_calls",
+        "usage",
+        "user",
+    )
+
     def __init__(
         self,
         streams: Streams,
@@ -277,17 +317,14 @@ class Stream:
 
     def attach(self, sink: Sink, encoding: Encoding, after: int = 0) -> Reader:
         """Add a reader that has everything up to `after`; what it lacks is written at once, as far as its sink takes it."""
-        now = monotonic()
-        reader = Reader(self, sink, encoding, now)
-        reader.cursor = after
-        reader.position = self.log.total - self.log.distance(after)
+        reader = Reader(self, sink, encoding, after)
         self.readers.append(reader)
         self.readers_total += 1
         self.detached_at = None
-        reader.catch_up(now)
+        reader.catch_up()
         self._review_pressure()
         if not self.ended:
-            self._schedule(now)
+            self._schedule(monotonic())
         return reader
 
     def detach(self, reader: Reader, reason: str) -> None:
@@ -297,7 +334,7 @@ class Stream:
             return
         self.readers.remove(reader)
         self.bytes_out += reader.bytes_out
-        self._far_position = max(self._far_position, reader.position)
+        self._far_position = max(self._far_position, self.log.total - reader.lag)
         self.streams.observer.reader_closed(self, reason)
         if self.ended:
             return
@@ -311,15 +348,19 @@ class Stream:
         self._review_pressure()
 
     def reader_drained(self, reader: Reader) -> None:
-        reader.catch_up(monotonic())
+        reader.catch_up()
         self._review_pressure()
 
-    def reader_delivered(self, reader: Reader, now: float) -> None:
+    def reader_filled(self) -> None:
+        if not self.ended:
+            self._schedule(monotonic())
+
+    def reader_delivered(self, reader: Reader) -> None:
         """A reader has all there is: after the terminal event that is the end of it."""
-        self.meter.caught_up(now)
+        self.meter.caught_up(monotonic())
         if self.log.ended:
             if reader.encoding.end_marker:
-                reader.write(reader.encoding.end_marker, now)
+                reader.write(reader.encoding.end_marker)
             reader.close("complete")
 
     def _deliver(self, events: list[ev.Event], before: int, tokens: int, now: float) -> None:
@@ -335,12 +376,8 @@ class Stream:
                 encoding = reader.encoding
                 data = encoding.encode(events)
             reader.cursor = log.last_seq
-            reader.position = log.total
             reader.bytes_out += len(data)
-            reader.wrote_at = now
             sink.write(data)
-            if reader.sink.full:
-                reader.filled(now)
         if encoding is not None:
             if tokens:
                 self.meter.passed(tokens, now)
@@ -359,7 +396,7 @@ class Stream:
             return
         high = settings.high_water_bytes
         if self.readers:
-            lag = self.log.total - max(reader.position for reader in self.readers)
+            lag = min(reader.lag for reader in self.readers)
         else:
             lag = self.log.total - self._far_position
             high = settings.log_bytes_max if self.grace_s is None else max(high, settings.detached_bytes_max)
@@ -472,7 +509,7 @@ class Stream:
             self._timer.cancel()
         for reader in list(self.readers):
             if not reader.sink.full:
-                reader.catch_up(now)
+                reader.catch_up()
         self.streams.ended(self, self._ticket, now)
         if not self.done.done():
             self.done.set_result(None)
@@ -538,8 +575,8 @@ class Stream:
             elif now >= reader.blocked_at + self.settings.slow_reader_s:
                 reader.sink.abort()
                 self.detach(reader, "slow_consumer")
-        elif now >= reader.wrote_at + self.settings.heartbeat_s - deadlines.SLACK_S:
-            reader.write(reader.encoding.heartbeat, now)
+        elif now >= reader.heard_at + self.settings.heartbeat_s - deadlines.SLACK_S:
+            reader.write(reader.encoding.heartbeat)
 
 
 def _as_failure(terminal: ev.Error) -> UpstreamError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -31,10 +30,10 @@ STREAM_HEADERS = [
 class AsgiSink:
     """Hands bytes to one task that awaits `send`: for any ASGI server. Full is past `SINK_BYTES_MAX` of its own."""
 
-    def __init__(self, on_drain: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.pending = 0
         self.aborted = False
-        self._on_drain = on_drain
+        self.reader: Reader | None = None
         self._pieces: deque[bytes] = deque()
         self._wake = asyncio.Event()
 
@@ -43,9 +42,12 @@ class AsgiSink:
         return self.pending >= SINK_BYTES_MAX
 
     def write(self, data: bytes) -> None:
+        was_full = self.full
         self._pieces.append(data)
         self.pending += len(data)
         self._wake.set()
+        if self.full and not was_full and self.reader is not None:
+            self.reader.filled()
 
     def abort(self) -> None:
         self.aborted = True
@@ -63,8 +65,8 @@ class AsgiSink:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 was_full = self.full
                 self.pending -= len(body)
-                if was_full and not self.full:
-                    self._on_drain()
+                if was_full and not self.full and self.reader is not None:
+                    self.reader.drained()
             if closed.done() and not self._pieces:
                 return
             self._wake.clear()
@@ -103,27 +105,24 @@ class StreamResponse(Response):
         ]
 
     async def _run_direct(self, direct: DirectConnection) -> None:
-        direct.opened()
+        direct.open()
         reader = self.stream.attach(direct, self.encoding, self.after)
         direct.on_drain = reader.drained
+        direct.on_full = reader.filled
         direct.on_lost = lambda: self.stream.detach(reader, "disconnected")
         try:
             if direct.lost:
                 return
             await reader.closed
         finally:
-            direct.on_drain = direct.on_lost = None
+            direct.close()
             self.stream.detach(reader, "disconnected")
 
     async def _run_asgi(self, receive: Receive, send: Send) -> None:
-        reader: Reader | None = None
-
-        def drained() -> None:
-            if reader is not None:
-                reader.drained()
-
-        sink = AsgiSink(drained)
-        reader = self.stream.attach(sink, self.encoding, self.after)
+        sink = AsgiSink()
+        reader = sink.reader = self.stream.attach(sink, self.encoding, self.after)
+        if sink.full:
+            reader.filled()
         reader.closed.add_done_callback(lambda _: sink.finish())
         watcher = asyncio.create_task(_watch(receive))
         watcher.add_done_callback(lambda _: self.stream.detach(reader, "disconnected"))
