@@ -25,7 +25,7 @@ def data(value: object, *, event: str | None = None) -> bytes:
 def chunk(delta: object = None, finish: object = None, **fields: Any) -> bytes:
     """One Chat Completions chunk; `fields` stand beside `choices`."""
     choice: dict[str, Any] = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": finish}
-    return data({"id": "chatcmpl-7Qx", "object": "chat.completion.chunk", "choices": [choice], **fields})
+    return data({"id": "7Qx", "object": "chat.completion.chunk", "choices": [choice], **fields})
 
 
 def call(index: object = 0, id: object = None, name: object = None, arguments: object = None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def call(index: object = 0, id: object = None, name: object = None, arguments: o
 
 
 def usage_chunk(prompt: int = 11, completion: int = 7, **fields: Any) -> bytes:
-    return data({"id": "chatcmpl-7Qx", "choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **fields}})
+    return data({"id": "7Qx", "choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **fields}})
 
 
 def message(type: str, **fields: Any) -> bytes:

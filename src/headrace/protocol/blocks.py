@@ -183,6 +183,8 @@ class BlockWriter:
         arguments = block.arguments
         assert arguments is not None
         value, error = arguments.complete(truncated=truncated)
+        if not block.name:
+            value, error = None, "the call has no name"
         self.finished_calls.append((block.name, arguments))
         self.events.append(
             ev.ToolCallComplete(

@@ -7,6 +7,7 @@ looks like a credential is masked, because some providers repeat the key that th
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -146,9 +147,10 @@ def public_text(text: str) -> str:
     text = text[:_READ_CHARACTERS_MAX]
     if "<" in text and re.search(r"(?i)<(?:!doctype|html|head|body|title|center|h1|p|br|div)\b", text):
         title = _HTML_TITLE.search(text)
-        text = _HTML_TAG.sub(" ", _HTML_HIDDEN.sub(" ", text)) or ""
+        text = _HTML_TAG.sub(" ", _HTML_HIDDEN.sub(" ", text))
         if title and not text.strip():
             text = title[1]
+        text = html.unescape(text)
     text = "".join(character if character.isprintable() else " " for character in text)
     text = " ".join(text.split())
     text = _NAMED_KEYS.sub(r"\1[masked]", _KEYS.sub("[masked]", text))

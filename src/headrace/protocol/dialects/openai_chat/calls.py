@@ -64,10 +64,10 @@ def _is_another(call: Call, id: str, name: str, arguments: str, *, keyed: bool) 
         return False
     if id and call.id:
         return id != call.id
-    if not keyed:
-        return bool(call.name)
+    if not call.name:
+        return False
     closed_before = call.last.rstrip().endswith("}") and arguments.lstrip().startswith("{")
-    return bool(call.last) and (name != call.name or closed_before)
+    return not keyed or (bool(call.last) and (name != call.name or closed_before))
 
 
 def _number(index: object) -> int | str | None:

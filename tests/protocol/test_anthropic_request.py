@@ -1,0 +1,235 @@
+"""Our request as a Messages body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.errors import BadRequest
+from headrace.protocol.dialects import load
+from headrace.protocol.request import ChatRequest
+
+DIALECT = load("anthropic")
+USER = {"role": "user", "content": "Hi"}
+TOOLS = [
+    {"name": "look", "description": "Look it up.", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}},
+    {"name": "stop"},
+]
+
+
+def body(quirks: dict[str, object] | None = None, **fields: Any) -> dict[str, Any]:
+    request = msgspec.convert({"messages": [USER], **fields}, ChatRequest)
+    upstream = DIALECT.build_request(request, "claude-x", quirks or {})
+    assert upstream.path == "/v1/messages"
+    return msgspec.json.decode(upstream.body)  # type: ignore[no-any-return]
+
+
+def messages(*turns: dict[str, Any]) -> list[dict[str, Any]]:
+    return body(messages=list(turns))["messages"]  # type: ignore[no-any-return]
+
+
+def refused(**fields: Any) -> str | None:
+    with pytest.raises(BadRequest) as caught:
+        body(**fields)
+    return caught.value.field
+
+
+def headers(**quirks: object) -> dict[str, str]:
+    request = msgspec.convert({"messages": [USER]}, ChatRequest)
+    return DIALECT.build_request(request, "claude-x", quirks).headers
+
+
+def test_the_least_request() -> None:
+    assert body() == {
+        "model": "claude-x",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        "stream": True,
+    }
+
+
+def test_headers() -> None:
+    assert DIALECT.auth_headers("k") == {"x-api-key": "k"}
+    assert headers() == {"anthropic-version": "2023-06-01"}
+    assert headers(version="2030-01-01", beta=["a", "b"]) == {"anthropic-version": "2030-01-01", "anthropic-beta": "a,b"}
+    assert headers(beta="a")["anthropic-beta"] == "a"
+
+
+def test_options() -> None:
+    shape = body(max_tokens=5, temperature=0.0, top_p=0.5, stop=["END"], metadata={"user_id": "u1", "ticket": 7})
+    assert shape["max_tokens"] == 5
+    assert (shape["temperature"], shape["top_p"], shape["stop_sequences"]) == (0.0, 0.5, ["END"])
+    assert shape["metadata"] == {"user_id": "u1"}
+
+
+def test_quirks_are_data() -> None:
+    shape = body({"max_tokens_default": 100, "extra_body": {"service_tier": "auto"}})
+    assert (shape["max_tokens"], shape["service_tier"]) == (100, "auto")
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_system_messages_at_the_start_are_the_system_prompt() -> None:
+    shape = body(messages=[{"role": "system", "content": "B"}, USER], system="A")
+    assert shape["system"] == "A\n\nB"
+    assert [turn["role"] for turn in shape["messages"]] == ["user"]
+
+
+def test_parts_of_a_user_message() -> None:
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image", "url": "https://a.example/x.png"},
+        {"type": "image", "url": "data:image/gif;base64,aGk="},
+        {"type": "image", "data": "aGk=", "media_type": "image/png"},
+    ]
+    assert messages({"role": "user", "content": parts})[0]["content"] == [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image", "source": {"type": "url", "url": "https://a.example/x.png"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/gif", "data": "aGk="}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+    ]
+
+
+def test_thinking_goes_back_as_it_came() -> None:
+    parts = [
+        {"type": "thinking", "text": "hm", "signature": "c2ln"},
+        {"type": "thinking", "redacted": "b64"},
+        {"type": "thinking", "text": "of another provider"},
+        {"type": "text", "text": "Yes"},
+    ]
+    assert messages(USER, {"role": "assistant", "content": parts})[1]["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "b64"},
+        {"type": "text", "text": "Yes"},
+    ]
+
+
+def test_calls_and_their_results() -> None:
+    def call(id: str) -> dict[str, Any]:
+        return {"type": "tool_call", "tool_call_id": id, "name": "look", "arguments": {"q": 1}}
+
+    def result(id: str, ok: bool = True) -> dict[str, Any]:
+        return {"role": "tool", "content": [{"type": "tool_result", "tool_call_id": id, "content": "42", "ok": ok}]}
+
+    told = messages(USER, {"role": "assistant", "content": [call("a"), call("b:1")]}, result("a"), result("b:1", ok=False), USER)
+    assert told[1]["content"] == [
+        {"type": "tool_use", "id": "a", "name": "look", "input": {"q": 1}},
+        {"type": "tool_use", "id": "b_1", "name": "look", "input": {"q": 1}},
+    ]
+    # All results of one turn are in the one message that follows it.
+    assert told[2] == {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "a", "content": "42"},
+            {"type": "tool_result", "tool_use_id": "b_1", "content": "42", "is_error": True},
+            {"type": "text", "text": "Hi"},
+        ],
+    }
+    assert len(told) == 3
+
+
+def test_results_stand_before_everything_else_in_their_message() -> None:
+    parts = [{"type": "text", "text": "And?"}, {"type": "tool_result", "tool_call_id": "c", "content": "42"}]
+    assert [block["type"] for block in messages({"role": "user", "content": parts})[0]["content"]] == ["tool_result", "text"]
+
+
+def test_empty_text_is_left_out() -> None:
+    turns = messages(
+        USER,
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": ""}, {"type": "text", "text": "b"}]},
+    )
+    assert turns == [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "b"}]}]
+
+
+@pytest.mark.parametrize(
+    ("turn", "field"),
+    [
+        ({"role": "system", "content": "late"}, "messages[1].role"),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "thinking", "text": "t"}]}, "messages[1].content[1]"),
+        ({"role": "user", "content": [{"type": "tool_call", "tool_call_id": "c", "name": "f"}]}, "messages[1].content[0]"),
+        ({"role": "assistant", "content": [{"type": "image", "url": "https://a.example/"}]}, "messages[1].content[0]"),
+        ({"role": "assistant", "content": [{"type": "tool_result", "tool_call_id": "c", "content": ""}]}, "messages[1].content[0]"),
+        ({"role": "tool", "content": [{"type": "text", "text": "a"}]}, "messages[1].content[0]"),
+        ({"role": "tool", "content": "42"}, "messages[1].content"),
+        ({"role": "user", "content": ""}, "messages[1].content"),
+        ({"role": "user", "content": []}, "messages[1].content"),
+        ({"role": "user", "content": [{"type": "image"}]}, "messages[1].content[0]"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_with_its_place(turn: dict[str, Any], field: str) -> None:
+    assert refused(messages=[USER, turn]) == field
+
+
+def test_a_conversation_of_system_messages_is_refused() -> None:
+    assert refused(messages=[{"role": "system", "content": "A"}]) == "messages"
+    assert refused(messages=[{"role": "system", "content": [{"type": "image", "url": "u"}]}]) == "messages[0].content[0]"
+
+
+# --- tools and thinking ----------------------------------------------------------------------------------------------
+
+
+def test_tools() -> None:
+    assert body(tools=TOOLS)["tools"] == [
+        {"name": "look", "description": "Look it up.", "input_schema": TOOLS[0]["parameters"]},
+        {"name": "stop", "input_schema": {"type": "object", "properties": {}}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [("auto", {"type": "auto"}), ("none", {"type": "none"}), ("required", {"type": "any"}), ("look", {"type": "tool", "name": "look"})],
+)
+def test_tool_choice(choice: str, told: object) -> None:
+    assert body(tools=TOOLS, tool_choice=choice)["tool_choice"] == told
+
+
+def test_a_choice_among_no_tools_is_left_out_or_refused() -> None:
+    assert "tool_choice" not in body(tool_choice="none")
+    assert refused(tool_choice="required") == "tool_choice"
+    assert refused(tools=TOOLS, tool_choice="nobody") == "tool_choice"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "budget"),
+    [
+        (None, None),
+        (False, None),
+        ({"effort": "none"}, None),
+        (True, 4096),
+        ({"effort": "low"}, 1024),
+        ({"effort": "high"}, 16384),
+        ({"budget_tokens": 2000}, 2000),
+        ({"budget_tokens": 1}, 1024),
+    ],
+)
+def test_thinking_is_a_budget_on_top_of_the_default_limit(thinking: object, budget: int | None) -> None:
+    shape = body(thinking=thinking)
+    assert shape.get("thinking") == (None if budget is None else {"type": "enabled", "budget_tokens": budget})
+    assert shape["max_tokens"] == 4096 + (budget or 0)
+
+
+def test_a_budget_that_leaves_no_room_for_an_answer_is_refused() -> None:
+    assert refused(thinking={"budget_tokens": 2000}, max_tokens=2000) == "max_tokens"
+    assert body(thinking={"budget_tokens": 2000}, max_tokens=2001)["max_tokens"] == 2001
+
+
+@pytest.mark.parametrize(
+    ("thinking", "told"),
+    [
+        (None, {}),
+        (False, {}),
+        ({"effort": "none"}, {}),
+        (True, {"thinking": {"type": "adaptive"}}),
+        ({"budget_tokens": 2000}, {"thinking": {"type": "adaptive"}}),
+        ({"effort": "high"}, {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}),
+        ({"effort": "minimal"}, {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}),
+    ],
+)
+def test_adaptive_thinking_is_a_quirk(thinking: object, told: dict[str, object]) -> None:
+    shape = body({"thinking": "adaptive"}, thinking=thinking)
+    assert {name: value for name, value in shape.items() if name in ("thinking", "output_config")} == told
+    assert shape["max_tokens"] == 4096

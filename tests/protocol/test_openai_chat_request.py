@@ -1,0 +1,219 @@
+"""Our request as a Chat Completions body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.errors import BadRequest
+from headrace.protocol.dialects import load
+from headrace.protocol.request import ChatRequest
+
+DIALECT = load("openai_chat")
+USER = {"role": "user", "content": "Hi"}
+TOOLS = [
+    {"name": "look", "description": "Look it up.", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}},
+    {"name": "stop"},
+]
+
+
+def body(quirks: dict[str, object] | None = None, **fields: Any) -> dict[str, Any]:
+    request = msgspec.convert({"messages": [USER], **fields}, ChatRequest)
+    upstream = DIALECT.build_request(request, "gpt-x", quirks or {})
+    assert upstream.path == "/chat/completions"
+    return msgspec.json.decode(upstream.body)  # type: ignore[no-any-return]
+
+
+def messages(*turns: dict[str, Any], quirks: dict[str, object] | None = None, **fields: Any) -> list[dict[str, Any]]:
+    return body(quirks, messages=list(turns), **fields)["messages"]  # type: ignore[no-any-return]
+
+
+def refused(**fields: Any) -> str | None:
+    with pytest.raises(BadRequest) as caught:
+        body(**fields)
+    return caught.value.field
+
+
+def test_the_least_request() -> None:
+    assert body() == {
+        "model": "gpt-x",
+        "messages": [USER],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_the_key_goes_into_the_authorization_header() -> None:
+    assert DIALECT.auth_headers("sk-1") == {"authorization": "Bearer sk-1"}
+
+
+def test_options() -> None:
+    shape = body(max_tokens=5, temperature=0.0, top_p=0.5, stop=["END"])
+    assert {name: shape[name] for name in ("max_tokens", "temperature", "top_p", "stop")} == {
+        "max_tokens": 5,
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "stop": ["END"],
+    }
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_the_system_prompt_comes_first() -> None:
+    assert messages({"role": "system", "content": "B"}, USER, system="A") == [
+        {"role": "system", "content": "A"},
+        {"role": "system", "content": "B"},
+        USER,
+    ]
+
+
+def test_parts_of_a_user_message() -> None:
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image", "url": "https://a.example/x.png"},
+        {"type": "image", "data": "aGk=", "media_type": "image/png"},
+    ]
+    assert messages({"role": "user", "content": parts})[0]["content"] == [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+    ]
+
+
+def test_a_turn_with_tools() -> None:
+    call = {"type": "tool_call", "tool_call_id": "c", "name": "look", "arguments": {"q": "é"}}
+    result = {"type": "tool_result", "tool_call_id": "c", "content": "42"}
+    turns = (
+        USER,
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, call]},
+        {"role": "tool", "content": [result]},
+    )
+    assert messages(*turns)[1:] == [
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"q":"é"}'}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "42"},
+    ]
+
+
+def test_an_assistant_message_of_nothing_but_calls_has_no_content() -> None:
+    call = {"type": "tool_call", "tool_call_id": "c", "name": "look"}
+    assert messages(USER, {"role": "assistant", "content": [call]})[1]["content"] is None
+
+
+def test_results_in_a_user_message_stand_before_its_text() -> None:
+    parts = [{"type": "text", "text": "And?"}, {"type": "tool_result", "tool_call_id": "c", "content": "42", "ok": False}]
+    assert messages({"role": "user", "content": parts}) == [
+        {"role": "tool", "tool_call_id": "c", "content": "42"},
+        {"role": "user", "content": [{"type": "text", "text": "And?"}]},
+    ]
+
+
+def test_thinking_goes_back_only_where_the_vendor_has_a_field_for_it() -> None:
+    turn = {"role": "assistant", "content": [{"type": "thinking", "text": "hm", "signature": "s"}, {"type": "text", "text": "Yes"}]}
+    assert messages(USER, turn)[1] == {"role": "assistant", "content": "Yes"}
+    told = messages(USER, turn, quirks={"reasoning_field": "reasoning_content"})[1]
+    assert told == {"role": "assistant", "content": "Yes", "reasoning_content": "hm"}
+
+
+@pytest.mark.parametrize(
+    ("turn", "field"),
+    [
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "thinking", "text": "t"}]}, "messages[1].content[1]"),
+        ({"role": "user", "content": [{"type": "tool_call", "tool_call_id": "c", "name": "f"}]}, "messages[1].content[0]"),
+        ({"role": "assistant", "content": [{"type": "image", "url": "https://a.example/"}]}, "messages[1].content[0]"),
+        ({"role": "assistant", "content": [{"type": "tool_result", "tool_call_id": "c", "content": ""}]}, "messages[1].content[0]"),
+        ({"role": "system", "content": [{"type": "image", "url": "https://a.example/"}]}, "messages[1].content[0]"),
+        ({"role": "tool", "content": [{"type": "text", "text": "a"}]}, "messages[1].content[0]"),
+        ({"role": "tool", "content": "42"}, "messages[1].content"),
+        ({"role": "user", "content": []}, "messages[1].content"),
+        ({"role": "user", "content": [{"type": "image"}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "image", "data": "aGk="}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "image", "data": "aGk=", "media_type": "image/png", "url": "u"}]}, "messages[1].content[0]"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_with_its_place(turn: dict[str, Any], field: str) -> None:
+    assert refused(messages=[USER, turn]) == field
+
+
+# --- tools and thinking ----------------------------------------------------------------------------------------------
+
+
+def test_tools() -> None:
+    assert body(tools=TOOLS)["tools"] == [
+        {"type": "function", "function": TOOLS[0]},
+        {"type": "function", "function": {"name": "stop", "parameters": {"type": "object", "properties": {}}}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [("auto", "auto"), ("none", "none"), ("required", "required"), ("look", {"type": "function", "function": {"name": "look"}})],
+)
+def test_tool_choice(choice: str, told: object) -> None:
+    assert body(tools=TOOLS, tool_choice=choice)["tool_choice"] == told
+
+
+def test_a_choice_among_no_tools_is_left_out_or_refused() -> None:
+    assert "tool_choice" not in body(tool_choice="auto")
+    assert refused(tool_choice="required") == "tool_choice"
+    assert refused(tools=TOOLS, tool_choice="nobody") == "tool_choice"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort"),
+    [
+        (None, None),
+        (False, None),
+        (True, "medium"),
+        ({}, "medium"),
+        ({"effort": "high"}, "high"),
+        ({"effort": "none"}, "none"),
+        ({"budget_tokens": 500}, "low"),
+        ({"budget_tokens": 2048}, "medium"),
+        ({"budget_tokens": 30000}, "high"),
+        ({"budget_tokens": 30000, "effort": "low"}, "low"),
+    ],
+)
+def test_thinking_is_an_effort(thinking: object, effort: str | None) -> None:
+    assert body(thinking=thinking).get("reasoning_effort") == effort
+    assert "reasoning_effort" not in body({"reasoning_effort": False}, thinking=thinking)
+
+
+# --- quirks and metadata ---------------------------------------------------------------------------------------------
+
+
+def test_quirks_are_data() -> None:
+    quirks: dict[str, object] = {
+        "include_usage": False,
+        "max_tokens_field": "max_completion_tokens",
+        "system_role": "developer",
+        "extra_body": {"provider": {"sort": "throughput"}, "temperature": 1},
+    }
+    shape = body(quirks, system="A", max_tokens=5, temperature=0.5)
+    assert "stream_options" not in shape
+    assert "max_tokens" not in shape
+    assert shape["max_completion_tokens"] == 5
+    assert shape["messages"][0]["role"] == "developer"
+    assert shape["provider"] == {"sort": "throughput"}
+    assert shape["temperature"] == 1
+
+
+def test_the_path_is_a_quirk_too() -> None:
+    request = msgspec.convert({"messages": [USER]}, ChatRequest)
+    assert DIALECT.build_request(request, "m", {"path": "/openai/chat"}).path == "/openai/chat"
+
+
+def test_of_the_metadata_only_the_user_goes_to_the_provider() -> None:
+    assert body(metadata={"user_id": "u1", "ticket": 7})["user"] == "u1"
+    assert "metadata" not in body(metadata={"user_id": "u1", "ticket": 7})
+
+
+def test_metadata_that_is_sent_must_be_strings() -> None:
+    assert body({"send_metadata": True}, metadata={"ticket": "7"})["metadata"] == {"ticket": "7"}
+    assert refused(quirks={"send_metadata": True}, metadata={"ticket": 7}) == "metadata.ticket"
