@@ -211,7 +211,7 @@ class Stream:
         if not ticket.admitted:
             self._turn = asyncio.get_running_loop().create_future()
             self.tell_place()
-        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"stream {self.id}")
+        self.task = asyncio.get_running_loop().create_task(self._run())
         self._schedule(monotonic())
 
     async def _run(self) -> None:

@@ -141,11 +141,12 @@ class Streams:
             raise TooManyStreams(f"{limit} answers are streaming for you already. Stop one, or wait until one ends.", retry_after_s=1)
         first_request = targets[0].provider.request_bytes(request, targets[0].model, request_id)
         ticket = targets[0].provider.line.enter(user)
-        stream = Stream(self, "st_" + secrets.token_hex(16), request, targets, user=user, request_id=request_id, received_at=received_at)
+        entropy = secrets.token_hex(28)
+        stream = Stream(self, "st_" + entropy[:32], request, targets, user=user, request_id=request_id, received_at=received_at)
         self._streams[stream.id] = stream
         self._running[user] = self._running.get(user, 0) + 1
         self.observer.stream_started(stream)
-        stream.start(ticket, "msg_" + secrets.token_hex(12), first_request)
+        stream.start(ticket, "msg_" + entropy[32:], first_request)
         if key is not None and self._claim(user, key, stream.id, body):
             stream.cancel("user")
         return stream

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 import headrace
 from headrace.errors import HeadraceError
@@ -19,6 +21,38 @@ from headrace.server.config import Config, load
 from headrace.server.relay import Relay
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Application(FastAPI):
+    """FastAPI, with one route beside it: a chat stream's request goes to its endpoint without the layers that it has no use for.
+
+    With a middleware in the application (CORS, or one of the embedder's own) it takes the ordinary way like every other request.
+    """
+
+    _chat: native.ChatStream | None = None
+
+    def mount_chat(self, endpoint: native.ChatStream) -> None:
+        self._chat = endpoint
+        self.router.routes.append(Route(endpoint.path, endpoint, methods=["POST"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chat = self._chat
+        if (
+            chat is not None
+            and scope["type"] == "http"
+            and scope["path"] == chat.path
+            and scope["method"] == "POST"
+            and not self.user_middleware
+        ):
+            await chat(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        if self._chat is not None:
+            schema["paths"].setdefault(self._chat.path, self._chat.docs)
+        return schema
 
 
 def create_app(config: Config | None = None) -> FastAPI:
@@ -34,7 +68,7 @@ def create_app(config: Config | None = None) -> FastAPI:
         finally:
             await relay.aclose()
 
-    app = FastAPI(
+    app = Application(
         title="Headrace",
         version=headrace.__version__,
         summary="A streaming relay for language models.",
@@ -42,6 +76,7 @@ def create_app(config: Config | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.relay = relay
+    app.mount_chat(native.ChatStream(relay))
     app.include_router(native.router)
     _add_operations(app, relay)
     _add_errors(app)
@@ -77,13 +112,7 @@ def _add_operations(app: FastAPI, relay: Relay) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HeadraceError)
     async def headrace_error(request: Request, error: HeadraceError) -> Response:
-        headers = {"cache-control": "no-store"}
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-        body = native.error_body(
-            error.code, error.public_message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s
-        )
-        return Response(body, status_code=error.status, media_type="application/json", headers=headers)
+        return native.error_response(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

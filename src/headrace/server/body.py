@@ -4,45 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from headrace.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMediaType
 
 T = TypeVar("T")
-_JSON_TYPES = ("application/json", "")
+_JSON_TYPES = (b"application/json", b"")
 
 
-async def read_body(request: Request, *, bytes_max: int, seconds_max: float) -> bytes:
-    """Return the whole body.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, bytes_max: int, seconds_max: float) -> bytes:
+    """Return the whole body of the request with these headers.
 
     Raises:
         UnsupportedMediaType, BodyTooLarge, BodyTimeout: as they say.
         ClientDisconnect: nobody is left to answer.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type not in _JSON_TYPES and not content_type.endswith("+json"):
-        raise UnsupportedMediaType(f"The request body must be JSON (content-type: application/json), not {content_type[:80]}.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content_type not in _JSON_TYPES and not content_type.endswith(b"+json"):
+        given = content_type[:80].decode("latin-1")
+        raise UnsupportedMediaType(f"The request body must be JSON (content-type: application/json), not {given}.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("The request body must not be compressed.")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > bytes_max:
-        raise BodyTooLarge(f"The request body is {length} bytes; at most {bytes_max} are taken.")
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:18]) > bytes_max:
+        raise BodyTooLarge(f"The request body is {int(length[:18])} bytes; at most {bytes_max} are taken.")
     try:
         async with asyncio.timeout(seconds_max):
-            return await _collect(request, bytes_max)
+            return await _collect(receive, bytes_max)
     except TimeoutError:
         raise BodyTimeout() from None
 
 
-async def _collect(request: Request, bytes_max: int) -> bytes:
-    more = True
+async def _collect(receive: Receive, bytes_max: int) -> bytes:
     pieces: list[bytes] = []
-    size = 0
+    size, more = 0, True
     while more:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")

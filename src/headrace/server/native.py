@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from headrace.engine.stream import Receipt, Stream
-from headrace.errors import BadRequest
+from headrace.errors import BadRequest, HeadraceError
 from headrace.protocol import events as ev
 from headrace.protocol.accumulate import Accumulator
 from headrace.protocol.native import NDJSON, SSE, Encoding
@@ -59,41 +62,69 @@ _STREAM_DOCS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/chat/stream", openapi_extra=_body_docs(ChatRequest), responses=_STREAM_DOCS, response_class=Response)
-async def chat_stream(request: Request) -> Response:
-    """Start a generation and read it. SSE, or NDJSON by `Accept: application/x-ndjson`."""
-    received_at = time.monotonic()
-    relay: Relay = request.app.state.relay
-    try:
-        body = await read_body(request, bytes_max=relay.config.server.body_bytes_max, seconds_max=relay.config.server.body_s_max)
-    except ClientDisconnect:
-        return Response(status_code=499)
-    encoding = _encoding(request)
-    user, key = relay.user(request), _idempotency_key(request)
-    if key is not None:
-        joined = relay.streams.claimed(user, key, body)
-        if joined is not None:
-            return StreamResponse(joined, encoding)
-    chat = parse(_chat_decoder, body)
-    targets = relay.catalogue.targets(chat.model)
-    stream = relay.streams.create(
-        chat, targets, user=user, request_id=_request_id(request), received_at=received_at, key=key, body=body if key is not None else b""
-    )
-    return StreamResponse(stream, encoding)
+class ChatStream:
+    """`POST /v1/chat/stream` as a plain ASGI application, because what a request costs here is shared by few tokens."""
+
+    path = "/v1/chat/stream"
+    docs: ClassVar[dict[str, Any]] = {
+        "post": {
+            "tags": ["native"],
+            "summary": "Chat Stream",
+            "description": "Start a generation and read it. SSE, or NDJSON by `Accept: application/x-ndjson`.",
+            "operationId": "chat_stream",
+            **_body_docs(ChatRequest),
+            "responses": _STREAM_DOCS,
+        }
+    }
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._open(scope, receive)
+        except HeadraceError as error:
+            response = error_response(error)
+        except ClientDisconnect:
+            response = Response(status_code=499)
+        await response(scope, receive, send)
+
+    async def _open(self, scope: Scope, receive: Receive) -> Response:
+        received_at = time.monotonic()
+        relay, headers = self.relay, dict(scope["headers"])
+        server = relay.config.server
+        body = await read_body(headers, receive, bytes_max=server.body_bytes_max, seconds_max=server.body_s_max)
+        encoding = NDJSON if b"application/x-ndjson" in headers.get(b"accept", b"") else SSE
+        user, key = relay.user(scope), _idempotency_key(headers)
+        if key is not None:
+            joined = relay.streams.claimed(user, key, body)
+            if joined is not None:
+                return StreamResponse(joined, encoding)
+        chat = parse(_chat_decoder, body)
+        stream = relay.streams.create(
+            chat,
+            relay.catalogue.targets(chat.model),
+            user=user,
+            request_id=_request_id(headers),
+            received_at=received_at,
+            key=key,
+            body=body,
+        )
+        return StreamResponse(stream, encoding)
 
 
 @router.get("/v1/streams/{stream_id}")
 async def stream_state(request: Request, stream_id: str) -> Response:
     """The state of a stream: what has come so far, and how it stands."""
     relay: Relay = request.app.state.relay
-    return JSONResponse(state(relay.streams.find(stream_id, relay.user(request))))
+    return JSONResponse(state(relay.streams.find(stream_id, relay.user(request.scope))))
 
 
 @router.get("/v1/streams/{stream_id}/events", responses=_STREAM_DOCS, response_class=Response)
 async def resume(request: Request, stream_id: str) -> Response:
     """Read a stream from behind `Last-Event-ID`, `?after=` or `?starting_after=`: a compacted replay, then live."""
     relay: Relay = request.app.state.relay
-    stream = relay.streams.find(stream_id, relay.user(request))
+    stream = relay.streams.find(stream_id, relay.user(request.scope))
     return StreamResponse(stream, _encoding(request), after=_cursor(request, stream))
 
 
@@ -101,11 +132,12 @@ async def resume(request: Request, stream_id: str) -> Response:
 async def cancel_by_key(request: Request) -> Response:
     """Stop the request that carries this idempotency key, also one that has not come yet."""
     relay: Relay = request.app.state.relay
-    body = await read_body(request, bytes_max=64 * 1024, seconds_max=relay.config.server.body_s_max)
+    seconds_max = relay.config.server.body_s_max
+    body = await read_body(dict(request.scope["headers"]), request.receive, bytes_max=64 * 1024, seconds_max=seconds_max)
     key = parse(_cancel_decoder, body).idempotency_key
     if not _NAME.fullmatch(key):
         raise BadRequest("idempotency_key: 1 to 255 visible ASCII characters.", field="idempotency_key")
-    stream = relay.streams.cancel_by_key(relay.user(request), key)
+    stream = relay.streams.cancel_by_key(relay.user(request.scope), key)
     if stream is None:
         return JSONResponse({"status": "not_started"}, status_code=202)
     return await _cancelled(stream)
@@ -115,7 +147,7 @@ async def cancel_by_key(request: Request) -> Response:
 async def cancel(request: Request, stream_id: str) -> Response:
     """Stop: the provider's connection is closed at once, in every phase. Asking again gives the same answer."""
     relay: Relay = request.app.state.relay
-    return await _cancelled(relay.streams.find(stream_id, relay.user(request)))
+    return await _cancelled(relay.streams.find(stream_id, relay.user(request.scope)))
 
 
 async def _cancelled(stream: Stream) -> Response:
@@ -188,19 +220,31 @@ def _cursor(request: Request, stream: Stream) -> int:
     return 0
 
 
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is None:
+def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    given = headers.get(b"idempotency-key")
+    if given is None:
         return None
+    key = given.decode("latin-1")
     if not _NAME.fullmatch(key):
         raise BadRequest("Idempotency-Key: 1 to 255 visible ASCII characters.", field="Idempotency-Key")
     return key
 
 
-def _request_id(request: Request) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's own id where it can be passed on, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _NAME.fullmatch(given) else "req_" + secrets.token_hex(12)
+    given = headers.get(b"x-request-id")
+    if given is not None and _NAME.fullmatch(given.decode("latin-1")):
+        return given.decode("latin-1")
+    return "req_" + secrets.token_hex(12)
+
+
+def error_response(error: HeadraceError) -> Response:
+    """Return an error before the stream: its status, and JSON in the native shape."""
+    headers = {"cache-control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    body = error_body(error.code, error.public_message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s)
+    return Response(body, status_code=error.status, media_type="application/json", headers=headers)
 
 
 def error_body(code: str, message: str, *, retryable: bool, field: str | None = None, retry_after_s: float | None = None) -> bytes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -34,8 +35,9 @@ class Observatory:
 
     def __init__(self, log_format: str = "auto") -> None:
         self.registry = CollectorRegistry()
-        self.log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=_processors(log_format))
+        self.log = _logger(log_format)
         self._models: set[str] = set()
+        self._series: dict[tuple[Any, ...], Any] = {}
         histogram, counter = self._histogram, self._counter
         self.ttft = histogram("gen_ai_server_time_to_first_token_seconds", "Request received to first generated token.", TTFT)
         self.tpot = histogram("gen_ai_server_time_per_output_token_seconds", "(last - first token) / (tokens - 1).", TPOT)
@@ -75,18 +77,18 @@ class Observatory:
         labels = self._labels(stream)
         reason = end.code if isinstance(end, ev.Error) else end.finish_reason
         error = reason if isinstance(end, ev.Error) else ""
-        self.ended.labels(*labels, reason).inc()
+        self._of(self.ended, *labels, reason).inc()
         self._observe_times(stream, metrics, labels, error)
         if stream.meter.attempts > 1:
-            self.retries.labels(*labels).inc(stream.meter.attempts - 1)
+            self._of(self.retries, *labels).inc(stream.meter.attempts - 1)
         if end.usage is not None:
             for kind, count in (("input", end.usage.input_tokens), ("output", end.usage.output_tokens)):
                 if count is not None:
-                    self.token_usage.labels(*labels, kind).observe(count)
+                    self._of(self.token_usage, *labels, kind).observe(count)
         self._log_end(stream, end, reason, metrics)
 
     def reader_closed(self, stream: Stream, reason: str) -> None:
-        self.readers.labels(reason).inc()
+        self._of(self.readers, reason).inc()
         if reason == "slow_consumer":
             self.log.warning("slow_consumer", stream_id=stream.id, request_id=stream.request_id)
 
@@ -97,20 +99,20 @@ class Observatory:
 
     def _observe_times(self, stream: Stream, metrics: ev.Metrics, labels: list[str], error: str) -> None:
         duration = (metrics.duration_ms or 0.0) / 1000
-        self.duration.labels(*labels, error).observe(duration)
+        self._of(self.duration, *labels, error).observe(duration)
         if metrics.ttft_ms is not None:
-            self.ttft.labels(*labels).observe(metrics.ttft_ms / 1000)
+            self._of(self.ttft, *labels).observe(metrics.ttft_ms / 1000)
         if metrics.tpot_ms is not None:
-            self.tpot.labels(*labels).observe(metrics.tpot_ms / 1000)
+            self._of(self.tpot, *labels).observe(metrics.tpot_ms / 1000)
         if metrics.cancel_ms is not None:
-            self.cancel.labels(*labels, stream.cancel_cause or "user").observe(metrics.cancel_ms / 1000)
+            self._of(self.cancel, *labels, stream.cancel_cause or "user").observe(metrics.cancel_ms / 1000)
         if metrics.queue_ms is not None:
-            self.queue.labels(*labels).observe(metrics.queue_ms / 1000)
+            self._of(self.queue, *labels).observe(metrics.queue_ms / 1000)
         sent_at = stream.meter.sent_at
         if sent_at is not None:
-            self.upstream_duration.labels(*labels, error).observe(max(0.0, stream.meter.start + duration - sent_at))
+            self._of(self.upstream_duration, *labels, error).observe(max(0.0, stream.meter.start + duration - sent_at))
             if stream.meter.ingress.tokens:
-                self.first_chunk.labels(*labels).observe(stream.meter.ingress.first - sent_at)
+                self._of(self.first_chunk, *labels).observe(stream.meter.ingress.first - sent_at)
 
     def _log_end(self, stream: Stream, end: ev.StreamEnd | ev.Error, reason: str, metrics: ev.Metrics) -> None:
         usage = end.usage
@@ -140,6 +142,13 @@ class Observatory:
         }
         write = self.log.warning if isinstance(end, ev.Error) else self.log.info
         write("stream_end", **{key: value for key, value in line.items() if value is not None})
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """Return the metric's series of these labels. They are few and kept, because looking one up costs more than counting."""
+        series = self._series.get((metric, *labels))
+        if series is None:
+            series = self._series[metric, *labels] = metric.labels(*labels)
+        return series
 
     def _labels(self, stream: Stream) -> list[str]:
         """Model names come from callers: past a bound they are all `_OTHER`, or a label would be memory for the asking."""
@@ -173,15 +182,24 @@ class _StreamsCollector:
         return [GaugeMetricFamily(name, text, value=float(value)) for name, (text, value) in values.items()]
 
 
-def _processors(log_format: str) -> list[Any]:
+def _logger(log_format: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the log: JSON lines for machines, or readable on a terminal. Both go to standard error."""
     readable = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=not readable),
-    ]
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=not readable)
+    factory: Any
     if readable:
-        return [*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
-    return [*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        processors: list[Any] = [
+            structlog.processors.add_log_level,
+            stamp,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False),
+        ]
+        factory = structlog.PrintLogger(sys.stderr)
+    else:
+        render = structlog.processors.JSONRenderer(serializer=lambda line, **_: msgspec.json.encode(line))
+        processors = [structlog.processors.add_log_level, stamp, structlog.processors.format_exc_info, render]
+        factory = structlog.BytesLogger(sys.stderr.buffer)
+    bound = structlog.wrap_logger(factory, processors=processors, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)).bind()
+    return cast("structlog.typing.FilteringBoundLogger", bound)
 
 
 def quiet_libraries() -> None:

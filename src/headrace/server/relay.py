@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from starlette.requests import Request
+from starlette.types import Scope
 
 from headrace.engine.streams import Streams
 from headrace.engine.upstream.pool import Pool
@@ -65,6 +65,6 @@ class Relay:
         except TimeoutError:
             self.streams.end_all()
 
-    def user(self, request: Request) -> str:
+    def user(self, scope: Scope) -> str:
         """Who is asking. Without authentication there is one user."""
         return LOCAL_USER
