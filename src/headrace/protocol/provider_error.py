@@ -33,11 +33,21 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":", b"\xef\xbb\xbf")
 # In this order, because the words overlap: an `invalid_request_error` may have the code `invalid_api_key`.
 _WORDS: tuple[tuple[type[UpstreamError], tuple[str, ...]], ...] = (
     (UpstreamOverloaded, ("overloaded", "service_unavailable", "unavailable", "insufficient_system_resource", "capacity")),
-    (UpstreamRateLimited, ("rate_limit", "rate-limit", "too_many_requests", "quota", "resource_exhausted", "throttl")),
+    (UpstreamRateLimited, ("rate_limit", "rate-limit", "ratelimit", "too_many_requests", "quota", "resource_exhausted", "throttl")),
     (UpstreamAuth, ("authentication", "unauthenticated", "unauthorized", "permission", "forbidden", "api_key", "billing")),
     (
         UpstreamRejected,
-        ("invalid_request", "invalid_argument", "badrequest", "bad_request", "not_found", "context_length", "too_large", "unprocessable"),
+        (
+            "invalid_request",
+            "invalid_argument",
+            "badrequest",
+            "bad_request",
+            "not_found",
+            "notfound",
+            "context_length",
+            "too_large",
+            "unprocessable",
+        ),
     ),
 )
 _STATUSES: dict[int, type[UpstreamError]] = {

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 # No ids, whatever the vendor means by them.
-_NO_IDS = frozenset(("", "null", "none", "None", "undefined"))
+_NO_IDS = frozenset(("null", "none", "None", "undefined"))
 
 
 class Call:
@@ -42,12 +42,12 @@ class Calls:
 
     def find(self, index: object, id: str, name: str, arguments: str) -> tuple[Call, Call | None]:
         """Return the fragment's call, and the call that it replaces at its place, which is then over."""
-        id = "" if id in _NO_IDS else id
-        number = _number(index)
+        id = "" if not id or id in _NO_IDS else id
+        number = index if index.__class__ is int else _number(index)
         place = number if number is not None else id
         keyed = place != ""
         call = self._places.get(place) if keyed else self._last
-        if call is not None and not _is_another(call, id, name, arguments, keyed=keyed):
+        if call is not None and not (name and _is_another(call, id, name, arguments, keyed=keyed)):
             call.id = call.id or id
             return call, None
         self.count += 1
@@ -60,8 +60,7 @@ class Calls:
 
 
 def _is_another(call: Call, id: str, name: str, arguments: str, *, keyed: bool) -> bool:
-    if not name:
-        return False
+    """Whether a fragment with a name, at the place of `call`, begins another call."""
     if id and call.id:
         return id != call.id
     if not call.name:

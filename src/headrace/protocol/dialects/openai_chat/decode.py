@@ -252,14 +252,15 @@ class OpenAIChatDecoder(EventStreamDecoder):
         if function is None:
             custom = fragment.custom if isinstance(fragment.custom, dict) else {}
             function = Function(custom.get("name"), custom.get("input"))
-        name = string(function.name)
+        name = string(function.name) if function.name else ""
         arguments = function.arguments
         if not isinstance(arguments, str):
             # A few vendors send the arguments as the object itself.
             arguments = bytes(raw(arguments)).decode() if isinstance(arguments, dict) else ""
         if self._part != "tools":
             self._switch("tools")
-        call, replaced = self._calls.find(fragment.index, string(fragment.id), name, arguments)
+        id = string(fragment.id) if fragment.id else ""
+        call, replaced = self._calls.find(fragment.index, id, name, arguments)
         if replaced is not None:
             self._writer.end(replaced.number)
         if not call.name:
