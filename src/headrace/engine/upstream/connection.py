@@ -109,7 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The exchange wants no more. The connection is kept if the response ends by itself within `DRAIN_S`, else closed."""
         self.exchange = None
         if not self._complete and not self.closed:
-            asyncio.get_running_loop().call_later(DRAIN_S, self._give_up_draining, self.head)
+            asyncio.get_running_loop().call_later(DRAIN_S, self._give_up_draining, self._parser)
 
     def pause_reading(self) -> None:
         if self.transport is not None and not self.closed:
@@ -174,9 +174,13 @@ class UpstreamConnection(asyncio.Protocol):
     # --- llhttp's callbacks ------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._complete:
+            raise UpstreamProtocol(detail="a second response that nobody asked for")
         self._pending_head = ResponseHead()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head is not None:  # a trailer
+            return
         self._pending_head.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -251,11 +255,13 @@ class UpstreamConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if error is None and not self.closed:
             self._after_response()
+        if error is None and self._decompressor is not None and not self._decompressor.eof:
+            error = UpstreamProtocol(detail="compression cut off")
         if exchange is not None:
             exchange.on_end(error)
 
-    def _give_up_draining(self, head: ResponseHead | None) -> None:
-        if self.exchange is None and self.head is head and not self._complete and not self.closed:
+    def _give_up_draining(self, parser: object) -> None:
+        if self.exchange is None and self._parser is parser and not self.closed:  # each response has a parser of its own
             self.abort()
 
     def _after_response(self) -> None:

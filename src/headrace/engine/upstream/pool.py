@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import OrderedDict
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -88,7 +88,8 @@ class Pool:
         self.idle_s = idle_s
         self.idle_max = idle_max
         self.opened = 0
-        self._idle: dict[Origin, deque[tuple[float, UpstreamConnection]]] = {}
+        # Ready connections with the time until which they are kept, the most recently used last.
+        self._idle: dict[Origin, OrderedDict[UpstreamConnection, float]] = {}
         self._all: set[UpstreamConnection] = set()
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -101,7 +102,7 @@ class Pool:
         """Return a connection that lies ready, the most recently used first, or None."""
         line = self._idle.get(origin)
         while line:
-            _, connection = line.pop()
+            connection, _ = line.popitem()
             if not connection.closed and connection.transport is not None and not connection.transport.is_closing():
                 return connection
         return None
@@ -157,7 +158,7 @@ class Pool:
     def _adopt(self, origin: Origin, connection: UpstreamConnection) -> None:
         self.opened += 1
         self._all.add(connection)
-        connection.on_closed = lambda: self._all.discard(connection)
+        connection.on_closed = lambda: self._forget(origin, connection)
         connection.on_reusable = lambda c: self._put(origin, c)
         assert connection.transport is not None
         sock = connection.transport.get_extra_info("socket")
@@ -166,14 +167,18 @@ class Pool:
             # A paused stream should stop its provider soon: the kernel's own growth of this buffer would take megabytes first.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
+    def _forget(self, origin: Origin, connection: UpstreamConnection) -> None:
+        self._all.discard(connection)
+        if origin in self._idle:
+            self._idle[origin].pop(connection, None)
+
     def _put(self, origin: Origin, connection: UpstreamConnection) -> None:
-        line = self._idle.setdefault(origin, deque())
+        line = self._idle.setdefault(origin, OrderedDict())
         if len(line) >= self.idle_max or connection.closed:
             connection.abort()
             return
-        connection.on_closed = lambda: self._all.discard(connection)
         loop = asyncio.get_running_loop()
-        line.append((loop.time() + self.idle_s, connection))
+        line[connection] = loop.time() + self.idle_s
         if self._sweeper is None:
             self._sweeper = loop.call_later(self.idle_s, self._sweep)
 
@@ -181,10 +186,11 @@ class Pool:
         loop = asyncio.get_running_loop()
         now, following = loop.time(), None
         for line in self._idle.values():
-            while line and (line[0][0] <= now or line[0][1].closed):
-                line.popleft()[1].abort()
+            while line and next(iter(line.values())) <= now:
+                line.popitem(last=False)[0].abort()
             if line:
-                following = min(following or line[0][0], line[0][0])
+                oldest = next(iter(line.values()))
+                following = min(following or oldest, oldest)
         self._sweeper = loop.call_at(following, self._sweep) if following is not None else None
 
     def _context(self, ca_file: str | None) -> ssl.SSLContext:
