@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from headrace.engine.provider import Target, error_from_response, is_stream
 from headrace.engine.upstream.connection import ResponseHead, UpstreamConnection
-from headrace.errors import UpstreamConnect, UpstreamError
+from headrace.errors import HeadraceError, UpstreamConnect, UpstreamError
 from headrace.protocol import events as ev
 from headrace.protocol.dialects import Decoder
 
@@ -92,11 +91,22 @@ class Attempt:
         if self._connection is not None:
             self._connection.resume_reading()
 
-    def abort(self, then: Callable[[], None] | None = None) -> None:
-        """Close the socket at once; `then` is called when it is closed."""
+    def abort(self) -> None:
+        """Close the socket at once."""
         if self.connected:
             assert self._connection is not None
-            self._connection.abort(then)
+            self._connection.abort()
+
+    def give_up(self, error: HeadraceError) -> None:
+        """The provider has gone silent for good. What it sent may have been whole all the same, and only its terminator missing."""
+        events = self._decoder.finish() if self._decoder is not None else []
+        if events and isinstance(events[-1], ev.StreamEnd):
+            self._stream.take(events, monotonic())
+        else:
+            closing = [event for event in events if not isinstance(event, ev.Error)]
+            if closing:
+                self._stream.take(closing, monotonic())
+            self._stream.fail(error)
 
     def conclude(self, *, keep_connection: bool) -> None:
         """The stream has ended. A connection whose answer came to its end may serve another."""

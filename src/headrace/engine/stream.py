@@ -21,7 +21,7 @@ from headrace.engine.log import Log
 from headrace.engine.meter import Meter
 from headrace.engine.provider import Target
 from headrace.engine.reader import Reader, Sink
-from headrace.errors import HeadraceError, UpstreamError, UpstreamTruncated
+from headrace.errors import HeadraceError, UpstreamError, UpstreamIdle, UpstreamTruncated
 from headrace.policy import retry
 from headrace.policy.admission import Line, Ticket
 from headrace.protocol import events as ev
@@ -426,14 +426,15 @@ class Stream:
     # --- endings -----------------------------------------------------------------------------------------------------
 
     def cancel(self, cause: CancelCause) -> None:
-        """Stop, in whatever phase. Asking twice is asking once; `done` tells when the upstream socket is closed."""
+        """Stop, in whatever phase. Asking twice is asking once. Afterwards, or when `done` is, the upstream socket is closed."""
         if self.ended or self.cancel_cause is not None:
             return
         self._cancel_phase = self.phase
         self.cancel_cause = cause
         self._cancel_asked = (monotonic(), time.time())
         if self.attempt is not None and self.attempt.connected:
-            self.attempt.abort(self._conclude_cancelled)
+            self.attempt.abort()
+            self._conclude_cancelled()
         elif self.task is not None and not self.task.done():
             self.task.cancel()
         else:
@@ -557,7 +558,10 @@ class Stream:
         now = monotonic()
         error = deadlines.expired(self, now)
         if error is not None:
-            self.fail(error)
+            if isinstance(error, UpstreamIdle) and self.attempt is not None:
+                self.attempt.give_up(error)
+            else:
+                self.fail(error)
             return
         for reader in list(self.readers):
             self._look_after(reader, now)

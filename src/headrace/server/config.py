@@ -268,7 +268,13 @@ def _provider(name: str, config: ProviderConfig) -> Provider:
 def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     """Without a file: the simulator, and every provider whose key is in the environment."""
     providers = {
-        name: {"dialect": dialect, "base_url": url, "api_key": f"env:{variable}", "passthrough": True}
+        name: {
+            "dialect": dialect,
+            "base_url": url,
+            "api_key": f"env:{variable}",
+            "passthrough": True,
+            "quirks": {"max_tokens_field": "max_completion_tokens"} if name == "openai" else {},
+        }
         for name, (variable, dialect, url) in _KEYS_OF_PROVIDERS.items()
         if environ.get(variable)
     }

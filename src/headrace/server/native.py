@@ -150,18 +150,35 @@ async def cancel(request: Request, stream_id: str) -> Response:
     return await _cancelled(relay.streams.find(stream_id, relay.user(request.scope)))
 
 
+class Cancel:
+    """The same as plain ASGI: when many streams are stopped at once, the last of them waits for all the others' requests."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stream_id = scope["path"].removeprefix("/v1/streams/").removesuffix("/cancel")
+        try:
+            response = await _cancelled(self.relay.streams.find(stream_id, self.relay.user(scope)))
+        except HeadraceError as error:
+            response = error_response(error)
+        await response(scope, receive, send)
+
+
 async def _cancelled(stream: Stream) -> Response:
     asked_at = time.time()
     already = stream.ended and stream.receipt is None
     stream.cancel("user")
-    await stream.done
+    if not stream.ended:
+        await stream.done
     receipt = stream.receipt
     if receipt is None or already:
         tokens = stream.meter.ingress.tokens
         receipt = Receipt(asked_at, None, None, "ended", tokens, 0, already_ended=True)
     shape = _ending(stream)
     usage = shape.pop("usage", None)
-    return JSONResponse({"stream_id": stream.id, **shape, "receipt": {**receipt._asdict(), "usage": usage}})
+    answer = {"stream_id": stream.id, **shape, "receipt": {**receipt._asdict(), "usage": usage}}
+    return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
 def state(stream: Stream) -> dict[str, Any]:
