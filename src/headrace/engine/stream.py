@@ -221,10 +221,7 @@ class Stream:
             self.meter.queued_s = monotonic() - self.meter.start
             await self._try_targets()
         except asyncio.CancelledError:
-            if self.cancel_cause is None:  # not by `cancel`: the loop is going down
-                self._fail(UpstreamTruncated(detail="the relay's task was cancelled"))
-            else:
-                self._conclude_cancelled()
+            self._fail(UpstreamTruncated(detail="the relay's task was cancelled"))  # does nothing after a Stop
         except HeadraceError as error:
             self._fail(error)
         except Exception as error:
@@ -432,13 +429,11 @@ class Stream:
         self._cancel_phase = self.phase
         self.cancel_cause = cause
         self._cancel_asked = (monotonic(), time.time())
-        if self.attempt is not None and self.attempt.connected:
+        if self.attempt is not None:
             self.attempt.abort()
-            self._conclude_cancelled()
-        elif self.task is not None and not self.task.done():
-            self.task.cancel()
-        else:
-            self._conclude_cancelled()
+        if self.task is not None and not self.task.done():
+            self.task.cancel()  # it may not have begun, so the conclusion is not left to it
+        self._conclude_cancelled()
 
     def fail(self, error: HeadraceError) -> None:
         """End with an error that is not the provider's: a deadline, a limit, a shutdown."""
