@@ -74,8 +74,8 @@ class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     slow_reader_s: float = 30.0
     slow_reader: Literal["pause", "gap"] = "pause"
     disconnect_grace_s: float = 10.0
-    high_water_bytes: int = 256 * 1024
-    low_water_bytes: int = 64 * 1024
+    high_water_bytes: int = 128 * 1024
+    low_water_bytes: int = 32 * 1024
     detached_bytes_max: int = 1024 * 1024
     log_bytes_max: int = 4 * 1024 * 1024
     retention_s: float = 600.0

@@ -13,12 +13,15 @@ Under another ASGI server the extension is missing and `AsgiSink` takes its plac
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 EXTENSION = "headrace.direct"
+UNSENT_BYTES_MAX = 128 * 1024  # what the kernel holds of a connection beyond what its peer has room for
+TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 AT_ONCE_BYTES = 4096  # a replay's pieces are not collected: whether the transport is full must be known after each
 
 
@@ -63,6 +66,11 @@ class DirectConnection:
     def pending(self) -> int:
         return self.transport.get_write_buffer_size()
 
+    def choose_framing(self) -> None:
+        """Called before the head is sent: HTTP/1.0 has no chunks, so its body ends with the connection (RFC 9112, section 6.1)."""
+        if self._cycle.scope["http_version"] == "1.0":
+            self._cycle.chunked_encoding = False
+
     def open(self) -> None:
         """The response's head has been sent: from now on its body is written here."""
         self._chunked = bool(self._cycle.chunked_encoding)
@@ -88,6 +96,13 @@ class DirectProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with the extension in every request's scope."""
 
     _direct: DirectConnection | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        held = transport.get_extra_info("socket")
+        if held is not None and held.family in (socket.AF_INET, socket.AF_INET6):
+            # Without a bound the kernel takes megabytes for a reader that takes none of them.
+            held.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         outbox = self.app_state.get(EXTENSION)

@@ -86,8 +86,10 @@ class StreamResponse(Response):
         self.raw_headers = self._stream_headers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         direct: DirectConnection | None = (scope.get("extensions") or {}).get(EXTENSION)
+        if direct is not None:
+            direct.choose_framing()
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if direct is not None:
             await self._run_direct(direct)
         else:
