@@ -18,6 +18,7 @@ from headrace.server.direct import DirectProtocol
 from headrace.server.observe import quiet_libraries
 from headrace.server.relay import Relay
 
+UNSENT_BYTES_MAX = 32 * 1024  # in the kernel, for each reader: beyond it a slow reader is seen as full, and the provider is paused
 FLUSH_S = 1.0  # for the last events to reach their readers, once every stream has ended
 
 
@@ -93,6 +94,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from the socket that accepted them
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
     try:
         sock.bind((host, port))
     except OSError as error:
