@@ -87,12 +87,14 @@ class Watch:
 
     async def assert_nothing_is_left(self) -> None:
         deadline = time.perf_counter() + _TIDYING_S
-        while (self._new_tasks() or len(open_sockets()) > self._sockets) and time.perf_counter() < deadline:
+        while self._left():
+            if time.perf_counter() > deadline:
+                break
             await asyncio.sleep(0.001)
-        assert self._new_tasks() == set()
-        assert len(open_sockets()) <= self._sockets
+        assert self._left() == []
         assert self.unheard == []
 
-    def _new_tasks(self) -> set[asyncio.Task[Any]]:
-        current = asyncio.current_task()
-        return {task for task in asyncio.all_tasks() if task not in self._tasks and task is not current}
+    def _left(self) -> list[object]:
+        tasks = asyncio.all_tasks() - self._tasks - {asyncio.current_task()}
+        sockets = open_sockets()
+        return [*tasks, *(sockets if len(sockets) > self._sockets else [])]

@@ -6,7 +6,7 @@ import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Self
 
-from engine.guards import PATIENCE_S
+from engine.guards import PATIENCE_S, until
 
 CHUNKED = "transfer-encoding: chunked"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -144,9 +144,7 @@ class Listener:
         self._server.close()
         for peer in list(self._open):
             peer.transport.abort()
-        async with asyncio.timeout(PATIENCE_S):
-            while self._open:
-                await asyncio.sleep(0)
+        await until(lambda: not self._open, "every connection closed")
 
     @property
     def address(self) -> str:

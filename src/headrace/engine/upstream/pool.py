@@ -68,7 +68,11 @@ def proxy_for(origin: Origin) -> Proxy | None:
     address = proxies.get(origin.scheme) or proxies.get("all")
     if not address:
         return None
-    parts = urlsplit(address if "://" in address else f"http://{address}")
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        port = parts.port or 80
+    except ValueError:
+        raise ConfigError("The environment's proxy is no address.") from None  # and may hold a password, so it is not repeated
     if parts.scheme != "http" or not parts.hostname:
         raise ConfigError(f"The environment's proxy must be an http:// address, not {parts.scheme}://.")
     credentials = None
@@ -77,7 +81,7 @@ def proxy_for(origin: Origin) -> Proxy | None:
 
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         credentials = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, parts.port or 80, credentials)
+    return Proxy(parts.hostname, port, credentials)
 
 
 class Pool:
@@ -152,6 +156,8 @@ class Pool:
             except BaseException:
                 sock.close()
                 raise
+        if connection.closed:  # it would never tell an exchange so
+            raise OSError("closed as soon as it was open")
         self._adopt(origin, connection)
         return connection
 
