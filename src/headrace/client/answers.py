@@ -84,8 +84,12 @@ class Receipt(msgspec.Struct, kw_only=True, frozen=True):
         Raises:
             msgspec.DecodeError: it is not such an answer.
         """
-        shape = msgspec.json.decode(body, type=dict[str, Any])
-        return msgspec.convert(shape | (shape.get("receipt") or {}), cls)
+        inner = msgspec.json.decode(body, type=_CancelAnswer).receipt
+        return msgspec.convert(msgspec.json.decode(body, type=dict[str, Any]) | (inner or {}), cls)
+
+
+class _CancelAnswer(msgspec.Struct):
+    receipt: dict[str, Any] | None = None
 
 
 class StreamState(msgspec.Struct, kw_only=True, frozen=True):

@@ -14,6 +14,8 @@ from headrace.protocol.sse import SSEParser
 
 Transport: TypeAlias = Literal["sse", "ndjson"]
 
+LINE_BYTES_MAX = 32 * 1024 * 1024  # a call with a file in its arguments is one event, and has them twice
+
 CONTENT_TYPES: dict[Transport, str] = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
 
 
@@ -29,7 +31,7 @@ class SSEFrames:
     """Frames of `text/event-stream`. An event without data, which some proxies make of a heartbeat, is none."""
 
     def __init__(self) -> None:
-        self._parser = SSEParser()
+        self._parser = SSEParser(line_bytes_max=LINE_BYTES_MAX, event_bytes_max=LINE_BYTES_MAX)
 
     def feed(self, chunk: bytes) -> list[bytes]:
         return [event.data for event in self._parser.feed(chunk) if event.data and event.data != b"[DONE]"]
@@ -57,7 +59,7 @@ class EventReader:
     """Turn the body of one response into events; drop those up to `last_seq`, which have been seen."""
 
     def __init__(self, transport: Transport, last_seq: int) -> None:
-        self._frames: Frames = SSEFrames() if transport == "sse" else NDJSONParser()
+        self._frames: Frames = SSEFrames() if transport == "sse" else NDJSONParser(LINE_BYTES_MAX)
         self.last_seq = last_seq
         self.ended = False
 
