@@ -23,7 +23,7 @@ from headrace.engine.provider import Target
 from headrace.engine.reader import Reader, Sink
 from headrace.errors import HeadraceError, UpstreamError, UpstreamIdle, UpstreamTruncated
 from headrace.policy import retry
-from headrace.policy.admission import Line, Ticket
+from headrace.policy.admission import Ticket
 from headrace.protocol import events as ev
 from headrace.protocol.native import Encoding
 from headrace.protocol.request import ChatRequest
@@ -197,7 +197,7 @@ class Stream:
         """Open the log and start the owner's task. `first_request`: what goes to the first target, made while a 4xx was still possible."""
         self._ticket = ticket
         self._first_request = first_request
-        self._append(
+        self.log.append(
             ev.StreamStart(
                 stream_id=self.id,
                 message_id=message_id,
@@ -232,12 +232,6 @@ class Stream:
         """The line has admitted this stream."""
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
-
-    def waits_at(self, line: Line) -> bool:
-        return self.in_line and self._ticket is not None and self._ticket.line is line
-
-    def has_ticket(self, tickets: set[int]) -> bool:
-        return id(self._ticket) in tickets
 
     def tell_place(self) -> None:
         """Tell readers where the stream stands in line."""
@@ -407,9 +401,6 @@ class Stream:
 
     # --- events of our own -------------------------------------------------------------------------------------------
 
-    def _append(self, event: ev.Event) -> None:
-        self.log.append(event)
-
     def _append_and_deliver(self, events: list[ev.Event]) -> None:
         first = self.log.last_seq
         for event in events:
@@ -496,6 +487,7 @@ class Stream:
         if isinstance(terminal, ev.Error):
             terminal.partial = self.has_content
         self.expires_at = time.time() + self.settings.retention_s
+        self.request.messages, self.request.tools = [], None  # what is kept for late readers is the answer
         self.log.append(terminal)
         if self.paused and self.attempt is not None:
             self.attempt.resume_reading()

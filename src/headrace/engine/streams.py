@@ -89,6 +89,7 @@ class Streams:
         self._expired: OrderedDict[str, str] = OrderedDict()
         self._claims: OrderedDict[tuple[str, str], _Claim] = OrderedDict()
         self._running: dict[str, int] = {}
+        self._waiting: dict[Ticket, Stream] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle: list[Callable[[], None]] = []
 
@@ -144,6 +145,8 @@ class Streams:
         entropy = secrets.token_hex(28)
         stream = Stream(self, "st_" + entropy[:32], request, targets, user=user, request_id=request_id, received_at=received_at)
         self._streams[stream.id] = stream
+        if not ticket.admitted:
+            self._waiting[ticket] = stream
         self._running[user] = self._running.get(user, 0) + 1
         self.observer.stream_started(stream)
         stream.start(ticket, "msg_" + entropy[32:], first_request)
@@ -209,14 +212,11 @@ class Streams:
             self._idle.clear()
 
     def _release(self, ticket: Ticket, held_s: float) -> None:
-        admitted = ticket.line.leave(ticket, held_s)
-        turns = {id(t) for t in admitted}
-        waiting = [stream for stream in self.live() if stream.waits_at(ticket.line)] if ticket.line.waiting or admitted else []
-        for stream in waiting:
-            if stream.has_ticket(turns):
-                stream.turn_came()
-            else:
-                stream.tell_place()
+        self._waiting.pop(ticket, None)
+        for admitted in ticket.line.leave(ticket, held_s):
+            self._waiting.pop(admitted).turn_came()
+        for waiting in list(ticket.line.waiting):
+            self._waiting[waiting].tell_place()
 
     def _sweep(self, now: float) -> None:
         """Forget what has been kept long enough, and the oldest of the rest while all together weigh too much."""
