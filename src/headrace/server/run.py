@@ -18,7 +18,6 @@ from headrace.server.direct import DirectProtocol
 from headrace.server.observe import quiet_libraries
 from headrace.server.relay import Relay
 
-UNSENT_BYTES_MAX = 32 * 1024  # in the kernel, for each reader: beyond it a slow reader is seen as full, and the provider is paused
 FLUSH_S = 1.0  # for the last events to reach their readers, once every stream has ended
 
 
@@ -28,7 +27,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, relay: Relay) -> None:
         super().__init__(config)
         self.relay = relay
-        self._drain: asyncio.Task[None] | None = None
+        self._flush: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
@@ -47,12 +46,15 @@ class Server(uvicorn.Server):
         await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._drain = asyncio.create_task(self._drain_streams())
-        await super().shutdown(sockets)
-        self._drain.cancel()
-
-    async def _drain_streams(self) -> None:
+        """Accept no connection, but leave the open ones their say while streams finish: a monitor hears 503, a client may still Stop."""
+        for listener in [*self.servers, *(sockets or [])]:
+            listener.close()
         await self.relay.drain()
+        self._flush = asyncio.create_task(self._close_what_is_left())
+        await super().shutdown(sockets)
+        self._flush.cancel()
+
+    async def _close_what_is_left(self) -> None:
         await asyncio.sleep(FLUSH_S)
         self.force_exit = True
         for connection in list(self.server_state.connections):
@@ -94,8 +96,6 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from the socket that accepted them
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
     try:
         sock.bind((host, port))
     except OSError as error:
