@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .processes import Provider, Relay, wait_for
-from .wire import Connection, NativeStream, ask
+from .wire import Connection, NativeStream, all_open, ask
 
 pytestmark = pytest.mark.real
 
@@ -85,20 +85,17 @@ async def test_what_has_not_finished_at_the_drain_timeout_ends_with_an_error(tmp
 async def test_a_second_signal_ends_all_at_once_and_still_says_why(tmp_path: Path, provider: Provider) -> None:
     with Relay(tmp_path, provider.url) as relay:
         streams = [NativeStream(relay.port, ask("sim/endless?tokens_per_s=30")) for _ in range(20)]
-        for stream in streams:
-            await stream.connect()
-        await asyncio.gather(*(stream.until(is_token) for stream in streams))
-        relay.send(signal.SIGTERM)
-        await streams[0].until(is_token)  # it goes on
-        relay.send(signal.SIGTERM)
-        told_at = time.monotonic()
-        ends = await asyncio.gather(*(stream.to_end() for stream in streams))
-        assert time.monotonic() - told_at < 1.0
+        async with all_open(streams):
+            await asyncio.gather(*(stream.until(is_token) for stream in streams))
+            relay.send(signal.SIGTERM)
+            await streams[0].until(is_token)  # it goes on
+            relay.send(signal.SIGTERM)
+            told_at = time.monotonic()
+            ends = await asyncio.gather(*(stream.to_end() for stream in streams))
+            assert time.monotonic() - told_at < 1.0
         assert {(end["type"], end["code"], end["retryable"]) for end in ends} == {("error", "server_shutdown", True)}
         assert await ended(relay, 10) == 0
         assert time.monotonic() - told_at < FLUSH_S
-        for stream in streams:
-            stream.leave()
     assert await asyncio.to_thread(wait_for, lambda: provider.stats()["totals"]["open"] == 0, "the provider is left")
 
 

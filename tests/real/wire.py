@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -57,7 +58,12 @@ class Connection:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.leave()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):  # it may have been reset
+            await self.writer.wait_closed()
 
     async def connect(self) -> None:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -175,6 +181,20 @@ class NativeStream(Connection):
             batch.append(event)
         self.events += batch
         return batch
+
+
+@contextlib.asynccontextmanager
+async def all_open(streams: Sequence[NativeStream]) -> AsyncIterator[None]:
+    """Connect all of them; close all of them at the end of the block."""
+    opened: list[NativeStream] = []
+    try:
+        for at in range(0, len(streams), 50):
+            group = streams[at : at + 50]
+            opened += group
+            await asyncio.gather(*(stream.connect() for stream in group))
+        yield
+    finally:
+        await asyncio.gather(*(stream.aclose() for stream in opened if hasattr(stream, "writer")))
 
 
 async def call(port: int, method: str, path: str, body: bytes | None = None) -> Answer:

@@ -47,8 +47,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no connection, but leave the open ones their say while streams finish: a monitor hears 503, a client may still Stop."""
-        for listener in [*self.servers, *(sockets or [])]:
-            listener.close()
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
         await self.relay.drain()
         self._flush = asyncio.create_task(self._close_what_is_left())
         await super().shutdown(sockets)
