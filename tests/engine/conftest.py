@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ import uvloop
 
 from engine.guards import Watch, refuse_blocking_calls
 from engine.peers import Listener
+from engine.rig import Clock, Rig
+from engine.wires import WIRES, Wire
+from headrace.simulator import Simulator
 
 BOTH_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
@@ -43,3 +47,42 @@ async def listener(watch: Watch) -> AsyncIterator[Listener]:
     """A provider that does what the test says, byte by byte."""
     async with Listener() as running:
         yield running
+
+
+@pytest.fixture
+async def rig(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    """An engine. Afterwards every stream has ended once, every place is free, and every connection is idle or closed."""
+    monkeypatch.setattr("headrace.engine.upstream.connection.DRAIN_S", 0.05)
+    rig = Rig(listener)
+    yield rig
+    await rig.aclose()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+async def simulator(watch: Watch) -> AsyncIterator[Simulator]:
+    async with Simulator() as running:
+        yield running
+
+
+@pytest.fixture(params=list(WIRES))
+def wire(request: pytest.FixtureRequest) -> Wire:
+    """Each test that asks for it runs in both dialects."""
+    return WIRES[request.param]
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port on which connecting never ends: it listens, and its backlog is full."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield port

@@ -29,6 +29,15 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
         await asyncio.sleep(0.0005)
 
 
+async def as_soon_as(condition: Callable[[], object]) -> None:
+    """Return in the turn of the loop in which `condition` begins to hold: for moments that do not last."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"never came: {condition}")
+
+
 async def turns(count: int = 20) -> None:
     """Let everything that can happen now happen: for what must not."""
     for _ in range(count):

@@ -1,8 +1,7 @@
 """An exchange that writes down what happens to it, and a pool that must be whole afterwards."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -101,16 +100,3 @@ async def pool(watch: Watch) -> AsyncIterator[Pool]:
 @pytest.fixture
 async def client(pool: Pool, listener: Listener) -> Client:
     return Client(pool, listener)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port on which connecting never ends: it listens, and its backlog is full."""
-    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        port = server.getsockname()[1]
-        for filler in (first, second):
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        yield port
