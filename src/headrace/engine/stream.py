@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from headrace.engine import deadlines
-from headrace.engine.attempt import Attempt, AttemptPhase
+from headrace.engine import deadlines, ending
+from headrace.engine.attempt import Attempt
+from headrace.engine.ending import PHASE_OF, Phase, Receipt
 from headrace.engine.log import Log
 from headrace.engine.meter import Meter
 from headrace.engine.provider import Target
@@ -31,33 +32,12 @@ from headrace.protocol.request import ChatRequest
 if TYPE_CHECKING:
     from headrace.engine.streams import Streams
 
-ContentPhase = Literal["thinking", "text", "tool_arguments", "after_last_token"]
-Phase = Literal["queued", "ended"] | AttemptPhase | ContentPhase
 Status = Literal["queued", "connecting", "waiting", "streaming", "completed", "cancelled", "failed"]
 CancelCause = Literal["user", "disconnect"]
 
 _TOKENS = frozenset({ev.Text, ev.Thinking, ev.ToolCallDelta})
 _NOT_CONTENT = frozenset({ev.Usage, ev.Notice, ev.Queue, ev.Data})
-_PHASE_OF: dict[type[ev.Event], ContentPhase] = {
-    ev.Text: "text",
-    ev.Thinking: "thinking",
-    ev.ToolCallDelta: "tool_arguments",
-    ev.ToolCallStart: "tool_arguments",
-}
-
 monotonic = time.monotonic
-
-
-class Receipt(NamedTuple):
-    """What a Stop did. Times are Unix seconds; `cancel_ms` runs from the asking to the closing of the upstream socket."""
-
-    requested_at: float
-    upstream_closed_at: float | None
-    cancel_ms: float | None
-    phase: Phase
-    tokens_before: int
-    tokens_after: int
-    already_ended: bool
 
 
 class Stream:
@@ -161,7 +141,7 @@ class Stream:
             return "ended"
         if self.has_content:
             last, _ = self.log.read(self.log.last_seq - 1, 1, compact=False)
-            return _PHASE_OF.get(type(last[-1]), "after_last_token")
+            return PHASE_OF.get(type(last[-1]), "after_last_token")
         if self.attempt is not None:
             return self.attempt.phase
         return "queued" if self.in_line else "connecting"
@@ -300,7 +280,7 @@ class Stream:
             self._deliver(events, before, tokens, now)
         if terminal is not None:
             if isinstance(terminal, ev.Error) and not self.has_content and self.attempt is not None:
-                self.attempt.fail(_as_failure(terminal))
+                self.attempt.fail(ending.as_failure(terminal))
             else:
                 self._conclude(terminal)
 
@@ -482,7 +462,8 @@ class Stream:
             self.tool_calls = self.attempt.finished_calls()
             self.detail = self.attempt.cut or self.detail
         self.end = terminal
-        terminal.usage = self._totals()
+        complete = isinstance(terminal, ev.StreamEnd) and self.cancel_cause is None
+        terminal.usage = ending.totals(self.usage, self.meter.ingress.tokens, complete=complete)
         terminal.metrics = self.meter.metrics(now, terminal.usage.output_tokens if terminal.usage is not None else None)
         if isinstance(terminal, ev.Error):
             terminal.partial = self.has_content
@@ -492,7 +473,7 @@ class Stream:
         if self.paused and self.attempt is not None:
             self.attempt.resume_reading()
         if self.attempt is not None:
-            self.attempt.conclude(keep_connection=isinstance(terminal, ev.StreamEnd) and self.cancel_cause is None)
+            self.attempt.conclude(keep_connection=complete)
         if self._timer is not None:
             self._timer.cancel()
         for reader in list(self.readers):
@@ -501,29 +482,6 @@ class Stream:
         self.streams.ended(self, self._ticket, now)
         if not self.done.done():
             self.done.set_result(None)
-
-    def _totals(self) -> ev.UsageTotals | None:
-        """The provider's figures where its count is final, else what the relay saw pass."""
-        usage, seen = self.usage, self.meter.ingress.tokens
-        final = isinstance(self.end, ev.StreamEnd) or self.cancel_cause is None
-        if usage is not None and final and usage.output_tokens is not None and usage.output_tokens >= min(seen, 2):
-            return ev.UsageTotals(
-                source=usage.source,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                reasoning_tokens=usage.reasoning_tokens,
-                cached_tokens=usage.cached_tokens,
-                cost_usd=usage.cost_usd,
-            )
-        if usage is None and not seen:
-            return None
-        said = usage.output_tokens if usage is not None and usage.output_tokens is not None else 0
-        return ev.UsageTotals(
-            source="estimated",
-            input_tokens=usage.input_tokens if usage is not None else None,
-            output_tokens=max(said, seen),
-            cached_tokens=usage.cached_tokens if usage is not None else None,
-        )
 
     # --- deadlines and heartbeats: one lazy timer --------------------------------------------------------------------
 
@@ -568,9 +526,3 @@ class Stream:
                 self.detach(reader, "slow_consumer")
         elif now >= reader.heard_at + self.settings.heartbeat_s - deadlines.SLACK_S:
             reader.write(reader.encoding.heartbeat)
-
-
-def _as_failure(terminal: ev.Error) -> UpstreamError:
-    """An error inside a 200 before any content is an attempt that failed, like an error status."""
-    cls = next((c for c in UpstreamError.__subclasses__() if c.code == terminal.code), UpstreamError)
-    return cls(terminal.message, retry_after_s=terminal.retry_after_seconds, detail=f"{terminal.code} inside the stream")

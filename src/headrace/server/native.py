@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from headrace.engine.stream import Receipt, Stream
+from headrace.engine.ending import Receipt
+from headrace.engine.stream import Stream
 from headrace.errors import BadRequest, HeadraceError
 from headrace.protocol import events as ev
 from headrace.protocol.accumulate import Accumulator
