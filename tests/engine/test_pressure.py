@@ -277,6 +277,7 @@ async def test_a_reader_that_takes_nothing_is_closed_and_the_stream_goes_on(rig:
 
 
 async def test_a_reader_that_takes_a_little_is_slow_and_not_dead(rig: Rig, clock: Clock) -> None:
+    rig.set(first_token_s=1000.0)
     _, sink, _ = await rig.begin()
     sink.hold(pending=1000)
     for _ in range(9):
@@ -290,6 +291,7 @@ async def test_a_reader_that_takes_a_little_is_slow_and_not_dead(rig: Rig, clock
 
 
 async def test_whoever_drains_in_time_is_forgiven(rig: Rig, clock: Clock) -> None:
+    rig.set(first_token_s=1000.0)
     _, sink, _ = await rig.begin()
     for _ in range(4):
         sink.hold()
