@@ -14,6 +14,7 @@ from starlette.types import Receive
 from headrace.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMediaType
 
 T = TypeVar("T")
+SAID_CHARACTERS_MAX = 200
 _JSON_TYPES = (b"application/json", b"")
 
 
@@ -78,4 +79,10 @@ def _named(text: str) -> BadRequest:
     unknown = re.search(r"(?:unknown|required) field `([^`]*)`", what)
     if unknown:
         path = f"{path}.{unknown[1]}" if path else unknown[1]
+    path, what = _bounded(path), _bounded(what)
     return BadRequest(f"{path or 'body'}: {what}.", field=path or None)
+
+
+def _bounded(said: str) -> str:
+    """A field's name may be of the caller's making, and as long as its body."""
+    return said if len(said) <= SAID_CHARACTERS_MAX else said[:SAID_CHARACTERS_MAX] + "…"

@@ -261,7 +261,10 @@ def error_response(error: HeadraceError) -> Response:
     headers = {"cache-control": "no-store"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    body = error_body(error.code, error.public_message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s)
+    message = error.public_message
+    if error.field is not None and error.field not in message:
+        message = f"{error.field}: {message}"  # many show the message alone
+    body = error_body(error.code, message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s)
     return Response(body, status_code=error.status, media_type="application/json", headers=headers)
 
 
