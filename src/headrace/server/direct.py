@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 EXTENSION = "headrace.direct"
 UNSENT_BYTES_MAX = 128 * 1024  # what the kernel holds of a connection beyond what its peer has room for
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+NOT_HTTP = b'{"error":{"code":"invalid_request","message":"These bytes are not an HTTP request.","retryable":false}}'
 AT_ONCE_BYTES = 4096  # a replay's pieces are not collected: whether the transport is full must be known after each
 
 
@@ -112,6 +113,13 @@ class DirectProtocol(HttpToolsProtocol):
         direct.full = self.flow.write_paused
         cycle.scope["extensions"] = {EXTENSION: direct}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no request in the shape of every other error; inside a response there is no place for an answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(head % len(NOT_HTTP) + NOT_HTTP)
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
