@@ -1,5 +1,6 @@
 """Deadlines: the table as a table, and each deadline on a running stream, with a clock that jumps."""
 
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ def stream(
     detached: float | None = None,
     grace_s: float | None = 10.0,
     readers: tuple[Any, ...] = (),
+    ended: bool = False,
 ) -> Any:
     """As much of a stream as the table looks at; times are seconds after its request."""
     return SimpleNamespace(
@@ -42,9 +44,11 @@ def stream(
         has_content=has_content,
         paused=paused,
         in_line=in_line,
+        queued_at=T0,
         detached_at=None if detached is None else T0 + detached,
         grace_s=grace_s,
         readers=list(readers),
+        ended=ended,
     )
 
 
@@ -87,6 +91,9 @@ def test_what_ends_a_stream_and_when(state: Any, due_s: float, error: type[Headr
         (stream(detached=4, grace_s=3600.0), 1800),
         (stream(detached=48, in_line=True), 50),
         (stream(detached=30, in_line=True), 40),
+        (stream(ended=True, readers=(reader(wrote=7),)), inf),  # nothing is left to say
+        (stream(ended=True, readers=(reader(wrote=7), reader(wrote=7, blocked=40))), 70),
+        (stream(ended=True, detached=4), inf),
     ],
 )
 def test_what_else_is_due(state: Any, due_s: float) -> None:

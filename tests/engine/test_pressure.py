@@ -310,3 +310,20 @@ async def test_a_reader_is_full_from_its_first_bytes_on(rig: Rig, clock: Clock) 
     await clock.jump(30)
 
     assert late.aborted
+
+
+async def test_a_reader_that_takes_nothing_of_a_stream_that_has_ended_is_closed_too(rig: Rig, clock: Clock, wire: Wire) -> None:
+    stream, sink, peer = await rig.begin(wire.dialect)
+    sink.hold()
+    peer.send(head(CHUNKED), chunk(wire.whole), LAST_CHUNK)
+    await rig.ended(stream)
+    complete = rig.read(stream, sink=FakeSink(room=1))  # all is written, and nothing taken
+    taking = rig.read(stream)
+
+    await clock.jump(29)
+    assert not sink.aborted
+    await clock.jump(1)
+
+    assert (sink.aborted, complete.aborted, taking.aborted) == (True, True, False)
+    assert sink.reader is not None
+    assert await sink.reader.closed == "slow_consumer"

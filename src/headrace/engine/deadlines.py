@@ -3,12 +3,12 @@
 | deadline | while | from |
 |---|---|---|
 | total | always | the request's arrival |
-| queue wait | in line | the request's arrival |
+| queue wait | in line | the joining of the line |
 | first token | the request is out, no content yet | the sending |
 | idle | content has come, and we are reading | the provider's last byte |
 | grace | nobody is attached | the last reader's leaving |
 | heartbeat | a reader is attached and takes bytes | the last byte written to it |
-| slow reader | a reader is attached and takes nothing | the moment it was full |
+| slow reader | a reader is attached and takes nothing, also after the stream's end | the moment it was full |
 
 Heartbeats go to readers and never touch what is measured from the provider's bytes. While backpressure keeps us from reading, the provider
 cannot be late.
@@ -16,6 +16,7 @@ cannot be late.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError, QueueTimeout, StreamTooLong, UpstreamFirstTokenTimeout, UpstreamIdle
@@ -29,6 +30,8 @@ SLACK_S = 0.001  # a timer may fire this much early
 def next_due(stream: Stream) -> float:
     """Return when something may be due, on the monotonic clock. It may turn out not to be: tokens do not move the timer."""
     settings = stream.settings
+    if stream.ended:
+        return min((r.blocked_at + settings.slow_reader_s for r in stream.readers if r.blocked_at is not None), default=math.inf)
     due, _ = provider_deadline(stream)
     grace_s = stream.grace_s
     if stream.detached_at is not None and grace_s is not None:
@@ -53,7 +56,7 @@ def provider_deadline(stream: Stream) -> tuple[float, type[HeadraceError]]:
     due: tuple[float, type[HeadraceError]] = (start + settings.total_s, StreamTooLong)
     other: tuple[float, type[HeadraceError]] | None = None
     if stream.in_line:
-        other = (start + settings.queue_wait_s_max, QueueTimeout)
+        other = (stream.queued_at + settings.queue_wait_s_max, QueueTimeout)
     elif stream.has_content:
         if not stream.paused and attempt is not None:
             other = (attempt.heard_at + settings.idle_s, UpstreamIdle)

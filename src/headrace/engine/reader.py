@@ -88,15 +88,15 @@ class Reader:
 
     def filled(self) -> None:
         """The sink has become full: the time in which it must take something begins. Called by whoever owns the sink."""
-        if self.blocked_at is None and not self.closed.done():
+        if self.blocked_at is None:
             self.blocked_at = time.monotonic()
             self.pending_mark = self.sink.pending
             self.stream.reader_filled()
 
     def drained(self) -> None:
         """The sink takes bytes again. Called by whoever owns the sink."""
+        self.blocked_at = None
         if not self.closed.done():
-            self.blocked_at = None
             self.stream.reader_drained(self)
 
     def close(self, reason: str) -> None:

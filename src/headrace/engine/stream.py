@@ -11,6 +11,7 @@ Around it stands one task for what must wait: the line, connecting, the response
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Literal
@@ -68,6 +69,7 @@ class Stream:
         "log",
         "meter",
         "paused",
+        "queued_at",
         "readers",
         "readers_total",
         "receipt",
@@ -124,6 +126,7 @@ class Stream:
         self.task: asyncio.Task[None] | None = None
         self._ticket: Ticket | None = None
         self._turn: asyncio.Future[None] | None = None
+        self.queued_at = received_at
         self._first_request = b""
         self._cancel_asked = (0.0, 0.0)
         self._cancel_phase: Phase = "queued"
@@ -175,7 +178,6 @@ class Stream:
 
     def start(self, ticket: Ticket, message_id: str, first_request: bytes) -> None:
         """Open the log and start the owner's task. `first_request`: what goes to the first target, made while a 4xx was still possible."""
-        self._ticket = ticket
         self._first_request = first_request
         self.log.append(
             ev.StreamStart(
@@ -188,11 +190,16 @@ class Stream:
                 expires_at=round(self.expires_at, 3),
             )
         )
+        self._stand_in_line(ticket)
+        self.task = asyncio.get_running_loop().create_task(self._run())
+        self._schedule(monotonic())
+
+    def _stand_in_line(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+        self.queued_at = monotonic()
         if not ticket.admitted:
             self._turn = asyncio.get_running_loop().create_future()
             self.tell_place()
-        self.task = asyncio.get_running_loop().create_task(self._run())
-        self._schedule(monotonic())
 
     async def _run(self) -> None:
         try:
@@ -237,11 +244,23 @@ class Stream:
                 at, attempt = at + 1, 1
                 following = self.targets[at]
                 self._notify("fallback_model", f"{self.target.model} failed; {following.model} answers instead.")
+                await self._change_line(following)
             else:
                 attempt += 1
                 self._notify("retrying", f"{error.public_message} Trying again.")
             self.attempt = None
             await asyncio.sleep(again.delay_s)
+
+    async def _change_line(self, target: Target) -> None:
+        """Give up the place at the provider that failed, and take one, or wait for one, at the next."""
+        assert self._ticket is not None
+        if target.provider.line is self._ticket.line:
+            return
+        self.attempt = None
+        self._stand_in_line(self.streams.change_line(self, self._ticket, target.provider.line))
+        if self._turn is not None and not self._turn.done():
+            self._schedule(self.queued_at)
+            await self._turn
 
     async def _try_once(self, target: Target) -> UpstreamError | None:
         request, self._first_request = self._first_request, b""
@@ -294,8 +313,7 @@ class Stream:
         self.detached_at = None
         reader.catch_up()
         self._review_pressure()
-        if not self.ended:
-            self._schedule(monotonic())
+        self._schedule(monotonic())
         return reader
 
     def detach(self, reader: Reader, reason: str) -> None:
@@ -323,8 +341,7 @@ class Stream:
         self._review_pressure()
 
     def reader_filled(self) -> None:
-        if not self.ended:
-            self._schedule(monotonic())
+        self._schedule(monotonic())
 
     def reader_delivered(self, reader: Reader) -> None:
         """A reader has all there is: after the terminal event that is the end of it."""
@@ -476,9 +493,11 @@ class Stream:
             self.attempt.conclude(keep_connection=complete)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         for reader in list(self.readers):
             if not reader.sink.full:
                 reader.catch_up()
+        self._schedule(now)
         self.streams.ended(self, self._ticket, now)
         if not self.done.done():
             self.done.set_result(None)
@@ -492,16 +511,17 @@ class Stream:
             if self._timer_due <= due:
                 return
             self._timer.cancel()
+            self._timer = None
+        if due == math.inf:
+            return
         self._timer_due = due
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(0.0, due - now), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self.ended:
-            return
         now = monotonic()
-        error = deadlines.expired(self, now)
+        error = deadlines.expired(self, now) if not self.ended else None
         if error is not None:
             if isinstance(error, UpstreamIdle) and self.attempt is not None:
                 self.attempt.give_up(error)
@@ -510,10 +530,9 @@ class Stream:
             return
         for reader in list(self.readers):
             self._look_after(reader, now)
-        if deadlines.grace_over(self, now):
+        if not self.ended and deadlines.grace_over(self, now):
             self.cancel("disconnect")
-        if not self.ended:
-            self._schedule(now)
+        self._schedule(now)
 
     def _look_after(self, reader: Reader, now: float) -> None:
         """Send a heartbeat to a reader that has heard nothing, close one that takes nothing."""
@@ -524,5 +543,5 @@ class Stream:
             elif now >= reader.blocked_at + self.settings.slow_reader_s:
                 reader.sink.abort()
                 self.detach(reader, "slow_consumer")
-        elif now >= reader.heard_at + self.settings.heartbeat_s - deadlines.SLACK_S:
+        elif not self.ended and now >= reader.heard_at + self.settings.heartbeat_s - deadlines.SLACK_S:
             reader.write(reader.encoding.heartbeat)

@@ -14,7 +14,7 @@ from headrace.engine.provider import Target
 from headrace.engine.stream import Stream
 from headrace.engine.upstream.pool import Pool
 from headrace.errors import ExpiredStream, IdempotencyConflict, ServerShutdown, TooManyStreams, UnknownStream
-from headrace.policy.admission import Ticket
+from headrace.policy.admission import Line, Ticket
 from headrace.policy.retry import RetryPolicy
 from headrace.protocol.request import ChatRequest
 
@@ -211,7 +211,19 @@ class Streams:
                 call()
             self._idle.clear()
 
-    def _release(self, ticket: Ticket, held_s: float) -> None:
+    def change_line(self, stream: Stream, ticket: Ticket, line: Line) -> Ticket:
+        """Exchange a place for one at another provider.
+
+        Raises:
+            QueueFull: too many are waiting there; the old place is kept until the stream ends.
+        """
+        following = line.enter(stream.user)
+        if not following.admitted:
+            self._waiting[following] = stream
+        self._release(ticket, None)
+        return following
+
+    def _release(self, ticket: Ticket, held_s: float | None) -> None:
         self._waiting.pop(ticket, None)
         for admitted in ticket.line.leave(ticket, held_s):
             self._waiting.pop(admitted).turn_came()
