@@ -84,10 +84,12 @@ class DirectConnection:
         if len(data) > AT_ONCE_BYTES:
             self._outbox.flush()
 
-    def close(self) -> None:
-        """The body is complete: what follows goes out with `send`, behind all that was written here."""
-        self.on_drain = self.on_full = self.on_lost = None
+    def flush(self) -> None:
+        """Hand over what was written, so that what follows with `send` comes behind it."""
         self._outbox.flush()
+
+    def close(self) -> None:
+        self.on_drain = self.on_full = self.on_lost = None
 
     def abort(self) -> None:
         self.transport.abort()

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from headrace.engine.reader import Reader
 from headrace.engine.stream import Stream
@@ -19,6 +19,7 @@ from headrace.protocol.native import Encoding
 from headrace.server.direct import EXTENSION, DirectConnection
 
 SINK_BYTES_MAX = 64 * 1024
+LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 STREAM_HEADERS = [
     (b"cache-control", b"no-cache, no-store, no-transform"),
@@ -32,7 +33,7 @@ class AsgiSink:
 
     def __init__(self) -> None:
         self.pending = 0
-        self.aborted = False
+        self.gone = asyncio.Event()
         self.reader: Reader | None = None
         self._pieces: deque[bytes] = deque()
         self._wake = asyncio.Event()
@@ -50,15 +51,14 @@ class AsgiSink:
             self.reader.filled()
 
     def abort(self) -> None:
-        self.aborted = True
-        self._wake.set()
+        self.gone.set()
 
     def finish(self) -> None:
         self._wake.set()
 
     async def run(self, send: Send, closed: asyncio.Future[str]) -> None:
-        """Send what is written until the reader is closed and nothing is left."""
-        while not self.aborted:
+        """Send what is written until the reader is closed and nothing is left, then the end of the body."""
+        while True:
             while self._pieces:
                 body = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
                 self._pieces.clear()
@@ -68,6 +68,7 @@ class AsgiSink:
                 if was_full and not self.full and self.reader is not None:
                     self.reader.drained()
             if closed.done() and not self._pieces:
+                await send(LAST)
                 return
             self._wake.clear()
             await self._wake.wait()
@@ -91,10 +92,9 @@ class StreamResponse(Response):
             direct.choose_framing()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if direct is not None:
-            await self._run_direct(direct)
+            await self._run_direct(direct, send)
         else:
             await self._run_asgi(receive, send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _stream_headers(self) -> list[tuple[bytes, bytes]]:
         stream_id = self.stream.id.encode()
@@ -106,16 +106,17 @@ class StreamResponse(Response):
             (b"location", b"/v1/streams/" + stream_id + b"/events"),
         ]
 
-    async def _run_direct(self, direct: DirectConnection) -> None:
+    async def _run_direct(self, direct: DirectConnection, send: Send) -> None:
         direct.open()
         reader = self.stream.attach(direct, self.encoding, self.after)
         direct.on_drain = reader.drained
         direct.on_full = reader.filled
         direct.on_lost = lambda: self.stream.detach(reader, "disconnected")
         try:
-            if direct.lost:
-                return
-            await reader.closed
+            if not direct.lost:
+                await reader.closed
+            direct.flush()
+            await send(LAST)  # waits for a reader that is slow to the end, which therefore stays attached until it is over
         finally:
             direct.close()
             self.stream.detach(reader, "disconnected")
@@ -126,15 +127,13 @@ class StreamResponse(Response):
         if sink.full:
             reader.filled()
         reader.closed.add_done_callback(lambda _: sink.finish())
-        watcher = asyncio.create_task(_watch(receive))
-        watcher.add_done_callback(lambda _: self.stream.detach(reader, "disconnected"))
-        writer = asyncio.create_task(sink.run(send, reader.closed))
+        tasks = [asyncio.create_task(work) for work in (sink.run(send, reader.closed), _watch(receive), sink.gone.wait())]
         try:
-            await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (writer, watcher):
+            for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(writer, watcher, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             self.stream.detach(reader, "disconnected")
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, OSError):
