@@ -91,6 +91,14 @@ def test_without_the_relays_word_the_status_decides(status: int, retried: bool) 
     assert isinstance(decision, Resend) is retried
 
 
+def test_an_address_that_is_wrong_is_heard_of_sooner() -> None:
+    policy = POLICY._replace(connect_attempts_max=1)
+    assert decide(policy, NEW, UNREACHABLE, chance=1.0) == Resend(1.0)
+    assert isinstance(decide(policy, NEW._replace(failures=1), UNREACHABLE, chance=1.0), GiveUp)
+    assert decide(policy, NEW._replace(failures=1), busy(), chance=1.0) == Resend(2.0)
+    assert decide(policy, READING._replace(failures=1), UNREACHABLE, chance=1.0) == Resume(2.0)
+
+
 def test_the_wait_doubles_up_to_its_limit() -> None:
     policy = Policy()
     waits = [decide_wait(policy, failures, LOST, chance=1.0) for failures in range(9)]

@@ -226,7 +226,8 @@ class AsyncPatience:
         await self._sleep(seconds)
 
     def hurry(self, seconds: float) -> None:
-        self._until = asyncio.get_running_loop().time() + seconds
+        until = asyncio.get_running_loop().time() + seconds
+        self._until = until if self._until is None else min(until, self._until)
         if self._timeout is not None:
             self._timeout.reschedule(self._until)
 

@@ -20,13 +20,15 @@ class Policy(NamedTuple):
 
     `attempts_max` counts attempts in a row that brought nothing new: one new event, and all of them are there again. The wait
     doubles from `backoff_s` to `backoff_s_max`, less up to half of it by chance. A relay that asks for more than
-    `retry_after_s_max` is not waited for.
+    `retry_after_s_max` is not waited for. `connect_attempts_max` takes the place of `attempts_max` where there has been no answer
+    from the relay at all: for whoever would rather hear soon that the address is wrong.
     """
 
     attempts_max: int = 8
     backoff_s: float = 0.25
     backoff_s_max: float = 5.0
     retry_after_s_max: float = 30.0
+    connect_attempts_max: int | None = None
 
 
 class Dropped(Exception):
@@ -97,6 +99,8 @@ def decide(policy: Policy, situation: Situation, setback: Setback, *, chance: fl
         return Finish()
     if isinstance(setback, Refused) and not setback.retryable:
         return GiveUp(setback.error)
+    if policy.connect_attempts_max is not None and isinstance(setback, Dropped) and not situation.begun:
+        policy = policy._replace(attempts_max=policy.connect_attempts_max)
     wait = decide_wait(policy, situation.failures, setback, chance=chance)
     if wait is None:
         return GiveUp(_last_error(situation, setback))

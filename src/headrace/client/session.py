@@ -34,6 +34,7 @@ class Session:
         stream_id: known from the first response's head on.
         last_seq: the last event that came; what is handed out may be behind it.
         over: nothing more is to be read.
+        heard_at: when anything came last, be it a heartbeat.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -41,6 +42,7 @@ class Session:
         self.reply = Reply()
         self.stopwatch = Stopwatch()
         self.connection = Connection(state="idle")
+        self.heard_at: float | None = None
         self.stream_id = plan.stream_id
         self.last_seq = plan.after
         self.sent = False
@@ -70,6 +72,7 @@ class Session:
     def opened(self, headers: Mapping[str, str], now: float) -> None:
         """The head of a stream came."""
         self.stream_id = headers.get("x-stream-id") or self.stream_id
+        self.heard_at = now
         self.stopwatch.opened(now, again=self._begun)
         self._begun = True
         self._reader = EventReader(self.plan.transport, self.last_seq)
@@ -79,6 +82,7 @@ class Session:
         """Return what `chunk` brought; None is the body's end."""
         reader = self._reader
         assert reader is not None
+        self.heard_at = now
         batch = reader.feed(chunk) if chunk is not None else reader.finish()
         if batch.last_seq > self.last_seq:
             self._failures = 0

@@ -35,6 +35,11 @@ class StreamBase:
         return self._turn.metrics()
 
     @property
+    def silent_s(self) -> float:
+        """For how long nothing has come, not even a heartbeat."""
+        return self._turn.silent_s()
+
+    @property
     def connection(self) -> Connection:
         return self._turn.session.connection
 

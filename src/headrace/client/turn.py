@@ -109,6 +109,10 @@ class Turn:
     def metrics(self) -> ClientMetrics:
         return self.session.stopwatch.metrics(self._port.now())
 
+    def silent_s(self) -> float:
+        heard_at = self.session.heard_at
+        return 0.0 if heard_at is None else self._port.now() - heard_at
+
     async def next(self) -> ev.Event | None:
         """Return the next event, or None when there will be no more.
 
@@ -156,7 +160,7 @@ class Turn:
         """Leave: stop the generation if that was agreed, else only disconnect."""
         session = self.session
         try:
-            if self.plan.stop_on_exit and not session.over:
+            if self.plan.stop_on_exit and not session.over and not session.stop_asked:
                 await self.stop(EXIT_POLICY)
         except HeadraceError as error:
             log.warning("stop_on_exit: the relay did not confirm (%s)", error)
