@@ -10,22 +10,22 @@ import pytest
 from engine.guards import turns, until
 from engine.peers import CHUNKED, LAST_CHUNK, Listener, Peer, chunk, chunked, head, sized
 from engine.rig import Clock, FakeSink, Rig
-from engine.wires import DONE, OPENAI, Wire, data
+from engine.wires import ANTHROPIC, DONE, OPENAI, Wire, data
 from headrace.engine.provider import Target
 from headrace.engine.stream import Stream
-from headrace.errors import all_codes
 from headrace.policy.admission import Line
 from headrace.policy.retry import RetryPolicy
 from headrace.protocol import events as ev
 
 TRYING = RetryPolicy(attempts_max=3, backoff_s=0.0)
+Answer = bytes | type[ConnectionError] | None
 HELLO = OPENAI.plain("Hello")
 
 
 class Provider:
     """Answers each request with the next of `answers`; bytes are sent, None is a FIN, an exception a RST."""
 
-    def __init__(self, listener: Listener, *answers: bytes | None | type[ConnectionError]) -> None:
+    def __init__(self, listener: Listener, *answers: Answer) -> None:
         self.requests: list[bytes] = []
         self.times: list[float] = []
         self._listener = listener
@@ -68,9 +68,7 @@ class Provider:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def answered(
-    rig: Rig, *answers: bytes | None | type[ConnectionError], target: list[Target] | None = None
-) -> tuple[Stream, FakeSink, Provider]:
+async def answered(rig: Rig, *answers: Answer, target: list[Target] | None = None) -> tuple[Stream, FakeSink, Provider]:
     """Let a provider give these answers to one stream, and wait for its end."""
     provider = Provider(rig.listener, *answers)
     try:
@@ -97,7 +95,7 @@ def ok(body: bytes = HELLO) -> bytes:
 async def test_a_status_that_may_pass_is_tried_again(rig: Rig, status: int) -> None:
     rig.set(retry=TRYING)
 
-    stream, sink, provider = await answered(rig, refusal(status), refusal(status), ok())
+    _, sink, provider = await answered(rig, refusal(status), refusal(status), ok())
 
     assert sink.text == "Hello"
     assert sink.end["finish_reason"] == "stop"
@@ -120,7 +118,7 @@ async def test_a_status_that_stays_is_not(rig: Rig, status: int) -> None:
 
 
 @pytest.mark.parametrize("failure", [None, ConnectionResetError], ids=["fin", "rst"])
-async def test_a_connection_that_dies_without_an_answer_is_tried_again(rig: Rig, failure: None | type[ConnectionError]) -> None:
+async def test_a_connection_that_dies_without_an_answer_is_tried_again(rig: Rig, failure: Answer) -> None:
     rig.set(retry=TRYING)
 
     _, sink, _ = await answered(rig, failure, failure, ok())
@@ -242,8 +240,6 @@ async def test_nothing_is_tried_again_once_content_was_relayed(rig: Rig, wire: W
 async def test_the_next_target_answers_when_the_first_cannot(rig: Rig) -> None:
     rig.set(retry=TRYING)
     first, second = rig.provider(name="first"), rig.provider("anthropic", name="second")
-    from engine.wires import ANTHROPIC
-
     stream, sink, provider = await answered(
         rig, *[refusal(529)] * 3, chunked(ANTHROPIC.plain("Salut")), target=[Target(first, "big"), Target(second, "small")]
     )
@@ -384,10 +380,10 @@ async def test_every_answer_that_is_no_stream_has_its_name(rig: Rig, answer: byt
     assert sink.types == ["stream_start", "error"]
     assert sink.end["code"] == code
     assert sink.end["message"]
-    assert "nginx" not in sink.end["message"] or "Bad Gateway" in sink.end["message"]
+    assert "<" not in sink.end["message"]
 
 
-async def test_a_refused_connection_has_its_name(rig: Rig, listener: Listener) -> None:
+async def test_a_refused_connection_has_its_name(rig: Rig) -> None:
     async with Listener() as other:
         provider = rig.provider(address=other.address)
     stream = rig.ask(provider)
@@ -398,19 +394,14 @@ async def test_a_refused_connection_has_its_name(rig: Rig, listener: Listener) -
     assert sink.end["message"] == "The provider could not be reached."
 
 
-async def test_a_redirect_is_not_followed(rig: Rig, listener: Listener) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(rig: Rig, status: int) -> None:
     async with Listener() as elsewhere:
-        for status in (301, 302, 303, 307, 308):
-            _, sink, provider = await answered(rig, sized(b"", f"location: {elsewhere.address}/v1/x", status=status))
-            assert "redirect" in sink.end["message"]
-            assert len(provider.requests) == 1
+        _, sink, provider = await answered(rig, sized(b"", f"location: {elsewhere.address}/v1/x", status=status))
+        assert "redirect" in sink.end["message"]
+        assert len(provider.requests) == 1
         await turns(50)
         assert elsewhere.accepted == 0
-
-
-async def test_every_code_that_a_stream_may_end_with_is_in_the_tree(rig: Rig) -> None:
-    _, sink, _ = await answered(rig, refusal(529))
-    assert sink.end["code"] in all_codes()
 
 
 @pytest.mark.parametrize("status", [200, 500])

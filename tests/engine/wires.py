@@ -43,7 +43,7 @@ class Wire(NamedTuple):
 
 def data(value: object, event: str | None = None) -> bytes:
     name = f"event: {event}\n" if event else ""
-    return f"{name}data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+    return f"{name}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
