@@ -110,11 +110,11 @@ class Streams:
             ExpiredStream: its stream is no longer kept.
         """
         claim = self._claims.get((user, key))
-        if claim is None or claim.stream_id is None:
+        if claim is None or claim.stream_id is None or claim.until <= time.monotonic():
             return None
         if claim.digest != hashlib.sha256(body).digest():
             raise IdempotencyConflict()
-        return self.find(claim.stream_id, user)
+        return self._stream_of(claim.stream_id, user)
 
     def create(
         self,
@@ -171,12 +171,19 @@ class Streams:
     def cancel_by_key(self, user: str, key: str) -> Stream | None:
         """Stop the stream that `key` began and return it. A key that has not come yet is remembered: its request ends at once."""
         claim = self._claims.get((user, key))
-        if claim is not None and claim.stream_id is not None:
-            stream = self.find(claim.stream_id, user)
+        if claim is not None and claim.stream_id is not None and claim.until > time.monotonic():
+            stream = self._stream_of(claim.stream_id, user)
             stream.cancel("user")
             return stream
         self._remember_claim(user, key, _Claim(None, b"", time.monotonic() + EARLY_CANCEL_S))
         return None
+
+    def _stream_of(self, stream_id: str, user: str) -> Stream:
+        """Return the stream that a key stands for. There was one, so its not being known any more is its having expired."""
+        try:
+            return self.find(stream_id, user)
+        except UnknownStream:
+            raise ExpiredStream() from None
 
     def _claim(self, user: str, key: str, stream_id: str, body: bytes) -> bool:
         """Tie `key` to the stream; return whether it was cancelled before it came."""
