@@ -107,7 +107,19 @@ def members(session: int) -> list[int]:
 
 def cpu_s(session: int) -> float:
     """Return the user and system time that a session's processes have used."""
-    return sum((int(fields[11]) + int(fields[12])) / TICKS_PER_S for pid in members(session) if (fields := _stat(pid)))
+    return sum(_process_cpu_s(pid) for pid in members(session))
+
+
+def _process_cpu_s(pid: int) -> float:
+    """Return it in nanosecond steps where the kernel keeps scheduling statistics, else in ticks of usually 10 ms."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+        if tasks:
+            return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    except (OSError, IndexError):
+        pass
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
 
 
 class Meter:

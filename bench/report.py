@@ -34,10 +34,12 @@ Provider and readers are C programs of one epoll loop each (`bench/provider.c`, 
 each token is the time at which the provider wrote it, on the clock that the readers read, so that the way of every single token is \
 measured. What is measured has the first core to itself, as far as the machine grants it; provider, readers and the measuring itself \
 have the second. Beside each figure stands how much of its core a process used, and how much others did: beside a busy neighbour a \
-token waits, and delays and TTFT tell of the neighbour. The CPU time per token suffers less, and the ratio least.
+token waits, and delays and TTFT tell of the neighbour. The CPU time per token suffers less, and the ratio least. *Pace* is 1 where \
+the streams took as long as they should; a round below 0.9 is shown and not counted, because what comes late comes in bunches, which \
+cost less.
 
-**CPU per token** is user and system time of the whole process, from /proc, over a round of streams from their requests to their \
-ends, divided by the tokens that arrived; a round in which one is missing is no round. **Delay** is from the provider's write to the \
+**CPU per token** is the time that the whole process ran, user and system, from /proc, over a round of streams from their requests to \
+their ends, divided by the tokens that arrived; a round in which one is missing is no round. **Delay** is from the provider's write to the \
 reader's read. **TTFT** is from the request's sending to the first token; the provider answers at once, so that all of it is added. \
 **Memory** is PSS, without the kernel's socket buffers.
 
@@ -128,7 +130,7 @@ def _side_by_side(figures: dict[str, Any]) -> list[Table]:
     found: list[Table] = []
     rate = 1e6 / load["gap_us"]
     what = f"{load['readers']} streams × {rate:g} tokens/s × {load['tokens']} tokens, {load['streams_each']} in a row on each connection"
-    head = ["", "CPU µs/token", "delay p50 µs", "p99", "TTFT p50 ms", "p99", "PSS idle MiB", "peak", "core: itself", "others"]
+    head = ["", "CPU µs/token", "delay p50 µs", "p99", "TTFT p50 ms", "p99", "PSS idle MiB", "peak", "core: itself", "others", "pace"]
     for dialect, lanes in figures["dialects"].items():
         rows: list[Row] = []
         for number, round_ in enumerate(lanes["rounds"], 1):
@@ -161,6 +163,7 @@ def _lane(name: str, row: dict[str, Any]) -> Row:
         cell("pss_peak_bytes", MIB, 1),
         cell("core_own", 1, 2),
         cell("core_others", 1, 2),
+        cell("pace", 1, 2),
     ]
 
 
