@@ -99,7 +99,11 @@ class Attempt:
 
     def give_up(self, error: HeadraceError) -> None:
         """The provider has gone silent for good. What it sent may have been whole all the same, and only its terminator missing."""
-        events = self._decoder.finish() if self._decoder is not None else []
+        try:
+            events = self._decoder.finish() if self._decoder is not None else []
+        except Exception as bug:
+            self._break(bug)
+            return
         if events and isinstance(events[-1], ev.StreamEnd):
             self._stream.take(events, monotonic())
         else:
@@ -151,22 +155,33 @@ class Attempt:
         self._stream.bytes_in += len(data)
         decoder = self._decoder
         if decoder is not None:
-            events = decoder.feed(data)
-            if events:
-                self._stream.take(events, now)
+            try:
+                events = decoder.feed(data)
+                if events:
+                    self._stream.take(events, now)
+            except Exception as error:
+                self._break(error)
         elif len(self._error_body) < ERROR_BODY_BYTES_MAX:
             self._error_body += data
 
     def on_end(self, error: Exception | None) -> None:
         if self._decoder is not None:
             self.cut = str(error) if error is not None else None
-            events = self._decoder.finish()
-            if events:
-                self._stream.take(events, monotonic())
+            try:
+                events = self._decoder.finish()
+                if events:
+                    self._stream.take(events, monotonic())
+            except Exception as bug:
+                self._break(bug)
         elif self._head is not None:
             self._settle(error_from_response(self.target.provider, self._head, bytes(self._error_body)))
         else:
             self._settle(error if isinstance(error, UpstreamError) else UpstreamConnect(detail=str(error)))
+
+    def _break(self, bug: Exception) -> None:
+        """A bug of ours came up the socket's stack. On it nobody would end the stream, and the decoder is not to be asked again."""
+        self._decoder = None
+        self._stream.broke(bug)
 
     def _settle(self, outcome: UpstreamError | None) -> None:
         if self._outcome is not None and not self._outcome.done():

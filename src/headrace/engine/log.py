@@ -169,6 +169,27 @@ class Log:
                 behind += _event_cost(segment)
         return behind
 
+    def closing(self) -> list[ev.Event]:
+        """Return what closes the blocks that are still open. Decoders close their own; this is for the end after a bug."""
+        events: list[ev.Event] = []
+        for index, kind, call in self._lifecycle.open_blocks():
+            if call is not None:
+                events.append(self._broken_call(call))
+            events.append(ev.BlockEnd(index=index, kind=kind))
+        return events
+
+    def _broken_call(self, call: str) -> ev.ToolCallComplete:
+        names = [segment.name for segment in self._segments if isinstance(segment, ev.ToolCallStart) and segment.tool_call_id == call]
+        raw = b"".join(run.text for run in self._segments if isinstance(run, Run) and run.cls is ev.ToolCallDelta and run.key == call)
+        return ev.ToolCallComplete(
+            tool_call_id=call,
+            name="".join(names),
+            arguments=None,
+            arguments_raw=raw.decode(),
+            valid=False,
+            error="the relay failed while it read them",
+        )
+
     def _read_run(self, run: Run, after: int, bytes_max: int, *, compact: bool, into: list[ev.Event]) -> tuple[int, int]:
         first = max(after + 1, run.first)
         last, spent = first - 1, 0

@@ -23,7 +23,7 @@ from headrace.engine.log import Log
 from headrace.engine.meter import Meter
 from headrace.engine.provider import Target
 from headrace.engine.reader import Reader, Sink
-from headrace.errors import HeadraceError, UpstreamError, UpstreamIdle, UpstreamTruncated
+from headrace.errors import HeadraceError, LocalProtocolError, UpstreamError, UpstreamIdle, UpstreamTruncated
 from headrace.policy import retry
 from headrace.policy.admission import Ticket
 from headrace.protocol import events as ev
@@ -209,11 +209,11 @@ class Stream:
             await self._try_targets()
         except asyncio.CancelledError:
             self._fail(UpstreamTruncated(detail="the relay's task was cancelled"))  # does nothing after a Stop
-        except HeadraceError as error:
-            self._fail(error)
         except Exception as error:
-            self.streams.observer.internal_error(self, error)
-            self._fail(HeadraceError(detail=repr(error)))
+            if isinstance(error, HeadraceError) and not isinstance(error, LocalProtocolError):
+                self._fail(error)
+            else:
+                self.broke(error)
 
     def turn_came(self) -> None:
         """The line has admitted this stream."""
@@ -429,6 +429,11 @@ class Stream:
         if self.task is not None and not self.task.done():
             self.task.cancel()
 
+    def broke(self, bug: Exception) -> None:
+        """End with an error that is our own fault, and tell the operator."""
+        self.streams.observer.internal_error(self, bug)
+        self.fail(HeadraceError(detail=repr(bug)))
+
     def _conclude_cancelled(self) -> None:
         if self.ended:
             return
@@ -466,13 +471,19 @@ class Stream:
         )
 
     def _close_blocks(self) -> None:
-        if self.attempt is not None:
-            self._append_and_deliver(self.attempt.close_blocks())
+        try:
+            if self.attempt is not None:
+                self._append_and_deliver(self.attempt.close_blocks())
+        except Exception as bug:
+            self.streams.observer.internal_error(self, bug)
+        self._append_and_deliver(self.log.closing())
 
     def _conclude(self, terminal: ev.StreamEnd | ev.Error) -> None:
         """The one way out: append the terminal event, let everything go, tell the observer. Exactly once."""
         if self.ended:
             return
+        if self.log.closing():
+            raise LocalProtocolError(detail="the stream ends with open blocks")
         self.ended = True
         now = monotonic()
         if self.attempt is not None:

@@ -67,6 +67,11 @@ class Lifecycle:
         self._check_blocks(event)
         self.state = following
 
+    def open_blocks(self) -> list[tuple[int, ev.BlockKind, str | None]]:
+        """Return index and kind of every open block, and for a tool call that is not complete its id."""
+        calls = {index: call for call, index in self._calls.items() if index not in self._complete}
+        return [(index, kind, calls.get(index)) for index, kind in self._open.items()]
+
     def _check_blocks(self, event: ev.Event) -> None:
         match event:
             case ev.Text(index=index):
