@@ -12,6 +12,7 @@ from rich.console import Console
 
 import headrace
 from headrace.cli.chat.conversation import Conversation, Outcome
+from headrace.cli.chat.markdown import THEME
 from headrace.cli.chat.show import PlainShow, Show, TerminalShow
 from headrace.cli.chat.terminal import without_echo
 from headrace.client import AsyncClient, AsyncStream
@@ -33,7 +34,7 @@ def command(url: str, model: str | None, system: str | None, api_key: str | None
     if it is complete, 1 if it failed and 130 if it was stopped.
     """
     _never_fail_to_write()
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False, theme=THEME)
     on_terminal = console.is_terminal and not console.is_dumb_terminal
 
     def make_show(stream: AsyncStream) -> Show:

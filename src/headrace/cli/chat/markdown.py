@@ -14,12 +14,30 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Heading, ImageItem, Markdown, MarkdownElement
 from rich.syntax import Syntax
 from rich.text import Text
+from rich.theme import Theme
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})\s*([^`\s]*)")
 _HEADING = re.compile(r"#{1,6}(?:\s|$)")
 
 # HTML is text here: a terminal shows none, and to drop it would hide what the model wrote.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
+
+
+# What reads on a light terminal as well as on a dark one.
+THEME = Theme(
+    {
+        "markdown.code": "cyan",
+        "markdown.h1": "bold underline",
+        "markdown.h2": "bold",
+        "markdown.block_quote": "italic",
+        "markdown.item.bullet": "dim",
+        "markdown.item.number": "dim",
+        "markdown.link": "none",
+        "markdown.link_url": "cyan underline",
+        "markdown.table.border": "dim",
+        "markdown.table.header": "bold",
+    }
+)
 
 
 class Blocks:
@@ -106,8 +124,6 @@ class PlainHeading(Heading):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
-        if self.tag in ("h1", "h2"):
-            self.text.stylize("bold underline" if self.tag == "h1" else "bold")
         yield self.text
 
 

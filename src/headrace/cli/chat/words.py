@@ -28,7 +28,7 @@ _NEVER_SENT = {
 
 def seconds(value: float) -> str:
     """Return a time as it is read: 0.42 s, 3.4 s, 24 s."""
-    if value < 1:
+    if value < 0.995:
         return f"{value:.2f} s"
     return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
 
@@ -146,8 +146,9 @@ def figures(metrics: ClientMetrics, reply: Reply, model: str) -> str:
     if metrics.tokens_per_s is not None and metrics.tokens >= 5:
         parts.append(f"{metrics.tokens_per_s:.0f} tok/s")
     usage = reply.end.usage if isinstance(reply.end, ev.TERMINAL) else reply.usage
-    if usage is not None and usage.output_tokens is not None:
-        parts.append(("" if usage.source == "provider" else "≈ ") + count(usage.output_tokens, "token"))
+    counted = usage.output_tokens or 0 if usage is not None else 0
+    if usage is not None and counted and (reply.end is not None or counted >= metrics.tokens):
+        parts.append(("" if usage.source == "provider" else "≈ ") + count(counted, "token"))
     elif metrics.tokens:
         parts.append(f"≈ {count(metrics.tokens, 'token')}")
     if usage is not None and usage.cost_usd is not None:
