@@ -52,7 +52,7 @@ def _version_of(program: str, option: str) -> str | None:
     if path is None:
         return None
     said = subprocess.run([path, option], capture_output=True, text=True)
-    return (said.stdout or said.stderr).splitlines()[0].removeprefix("nginx version: ").strip()
+    return (said.stdout or said.stderr).splitlines()[0].removeprefix("nginx version: nginx/").removeprefix("cc ")
 
 
 def find_program(name: str) -> str | None:

@@ -66,10 +66,11 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
     Rounds in which a lane fell behind the pace are left out where there are others: what comes late comes in bunches, and costs less.
     """
-    rounds = [round_ for round_ in rounds if min(round_[lane]["pace"] for lane in LANES) >= PACE_MIN] or rounds
+    held = [round_ for round_ in rounds if min(round_[lane]["pace"] for lane in LANES) >= PACE_MIN]
+    rounds = held or rounds
     lanes = {lane: {name: statistics.median(round_[lane][name] for round_ in rounds) for name in PAIRED} for lane in LANES}
     ratios = [round_["ratio"] for round_ in rounds]
-    return {**lanes, "ratio": round(statistics.median(ratios), 3), "ratio_range": [min(ratios), max(ratios)], "rounds_counted": len(rounds)}
+    return {**lanes, "ratio": round(statistics.median(ratios), 3), "ratio_range": [min(ratios), max(ratios)], "rounds_held": len(held)}
 
 
 def _round(stage: Stage, plan: Plan, provider: Server, dialect: Dialect, number: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bench.machine import CannotMeasure, Meter, allow_open_files, cores, find_pr
 HERE = Path(__file__).parent
 PROGRAMS = ("provider", "readers")
 START_S_MAX = 30.0
-END_S_MAX = 5.0
+END_S_MAX = 2.0
 
 Dialect = Literal["openai_chat", "anthropic"]
 DIALECTS: tuple[Dialect, ...] = ("openai_chat", "anthropic")

@@ -20,6 +20,7 @@ from bench.stage import (  # noqa: E402
     DIALECTS,
     Dialect,
     Load,
+    Server,
     Stage,
     compile_programs,
     provider_report,
@@ -124,12 +125,12 @@ def test_the_ratio_is_the_median_of_the_pairs() -> None:
 
 def test_a_round_that_fell_behind_its_pace_is_not_counted() -> None:
     found = side_by_side.summary([paired(lane(10), lane(20)), paired(lane(10), lane(10, pace=0.5))])
-    assert (found["ratio"], found["rounds_counted"]) == (2.0, 1)
+    assert (found["ratio"], found["rounds_held"]) == (2.0, 1)
 
 
 def test_where_every_round_fell_behind_all_are_counted() -> None:
     found = side_by_side.summary([paired(lane(10), lane(11, pace=0.5)), paired(lane(10), lane(13, pace=0.5))])
-    assert (found["ratio"], found["rounds_counted"]) == (1.2, 2)
+    assert (found["ratio"], found["rounds_held"]) == (1.2, 0)
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
@@ -162,6 +163,13 @@ def test_measured_and_measuring_have_different_cores() -> None:
 def test_more_open_files_than_the_system_allows_is_said_before_anything_starts() -> None:
     with pytest.raises(CannotMeasure, match="open files"):
         allow_open_files(2**40)
+
+
+def test_a_missing_nginx_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bench.stage.find_program", lambda name: None)
+    provider = Server("provider", 1, None, tmp_path / "log", None)  # type: ignore[arg-type]
+    with pytest.raises(CannotMeasure, match="nginx is missing"), Stage(tmp_path).nginx(provider):
+        pass
 
 
 def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
