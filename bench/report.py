@@ -26,8 +26,8 @@ A time in microseconds belongs to the machine and to what else ran on it. The ra
 carried elsewhere, and even that moves with the processor's cache and the kernel's price of a write."""
 
 BUSY = """\
-**The machine was busy with other work during this run.** Delays and TTFT are then those of waiting for a core, the ratio moves by a third \
-from round to round, and nothing here says how fast the relay is on a machine of its own."""
+**The machine was busy with other work during this run.** Delays and TTFT are then those of waiting for a core, the ratio moves by \
+half from round to round, and nothing here says how fast the relay is on a machine of its own."""
 
 METHOD = """\
 `make bench` needs Linux, nginx and a C compiler, and takes less than four minutes. `make bench ARGS=--quick` takes less than one, and \
@@ -40,8 +40,8 @@ measured. What is measured has the first core to itself, as far as the machine g
 have the second. Beside each figure stands how much of its core a process used, and how much others did: beside a busy neighbour a \
 token waits, and delays and TTFT tell of the neighbour. CPU time per token does not count the waiting, but a neighbour empties the \
 cache as well, which the relay, with more to touch for each token, feels more than nginx does. *Pace* is 1 where \
-the streams took as long as they should; a round below 0.9 is shown, and not counted where another held it, because what comes late comes in bunches, which \
-cost less.
+the streams took as long as they should; a round below 0.9 is shown, and not counted where another held it, because what comes late \
+comes in bunches, which cost less.
 
 **CPU per token** is the time that the whole process ran, user and system, from /proc, over a round of streams from their requests to \
 their ends, divided by the tokens that arrived; a round in which one is missing is no round. **Delay** is from the provider's write to the \
