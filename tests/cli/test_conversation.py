@@ -142,6 +142,19 @@ async def test_a_stop_prints_what_the_receipt_says(relay: FakeRelay, monkeypatch
     assert table.conversation.messages[-1]["role"] == "assistant"
 
 
+async def test_a_stop_that_nobody_confirms_is_not_waited_for_long(relay: FakeRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.cli.chat.conversation.CONFIRMED_S", 0.01)
+    relay.fates = [Fate(cut=600)]
+    table = Table(relay, Paused(relay, deaf=True))
+    asking = asyncio.create_task(table.ask("Is it level?"))
+    await until_shown(table)
+    signal_to_self()
+    async with asyncio.timeout(5):
+        assert await asking == "stopped"
+    assert table.notes.getvalue() == "headrace: Stopped here. The relay has not confirmed yet.\n"
+    assert table.conversation.messages[-1]["role"] == "assistant"
+
+
 async def test_a_second_ctrl_c_leaves_a_stop_that_hangs(relay: FakeRelay) -> None:
     relay.fates = [Fate(cut=600)]
     paused = Paused(relay, deaf=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from headrace.client import AsyncClient, Client, Connection, Policy, Reply, reply_of
+from headrace.client import AsyncClient, Client, Connection, Policy, Reply, Timeouts, reply_of
 from headrace.errors import IdempotencyConflict, UnknownModel, UnknownStream, UpstreamAuth, UpstreamTruncated
 from headrace.protocol import events as ev
 from headrace.server.app import create_app
@@ -51,10 +51,14 @@ async def relay() -> AsyncIterator[Relay]:
 
 
 class Cutter:
-    """A network that cuts a connection after some bytes of the answer: the numbers of `cuts`, one a connection."""
+    """A network that cuts a connection after some bytes of the answer: the numbers of `cuts`, one a connection.
 
-    def __init__(self, target: str, cuts: list[int]) -> None:
+    With `hold` it does not say that it has: the connection stays open, and nothing comes any more.
+    """
+
+    def __init__(self, target: str, cuts: list[int], *, hold: bool = False) -> None:
         self.cuts = cuts
+        self.hold = hold
         self.url = ""
         self._port = int(target.rpartition(":")[2])
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -80,6 +84,8 @@ class Cutter:
         sending = asyncio.create_task(_pump(reader, upstream_writer, 1 << 40))
         try:
             await _pump(upstream_reader, writer, left)
+            if self.hold:
+                await asyncio.Event().wait()
         finally:
             sending.cancel()
             for end in (writer, upstream_writer):
@@ -151,6 +157,18 @@ async def test_a_network_that_cuts_everywhere_loses_and_repeats_nothing(relay: R
     assert reply.metrics.reconnects > 0
     assert relay.generations == 2, "the same turn is never generated twice"
     assert any(connection.state == "resumed" for connection in heard)
+
+
+async def test_a_network_that_goes_dead_without_a_word_is_noticed(relay: Relay) -> None:
+    heard: list[Connection] = []
+    async with (
+        Cutter(relay.url, [5000], hold=True) as network,
+        AsyncClient(network.url, retry=EAGER, timeouts=Timeouts(silence_s=0.2)) as client,
+    ):
+        reply = await collect(client, "simulator/story?first_token_s=0.01&tokens_per_s=2000", on_connection=heard.append)
+    assert reply.complete
+    assert "silent" in [connection.reason for connection in heard]
+    assert relay.generations == 1
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.001, 0.005, 0.03, 0.15, 0.4])

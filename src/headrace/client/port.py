@@ -24,6 +24,8 @@ from headrace.errors import ConfigError
 
 T = TypeVar("T")
 
+# A stream holds its connection for minutes: under a limit, the next one, and every Stop, would wait for it.
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 LAST_BYTES_S = 0.5  # for the rest of a body behind its terminal event, so that the connection can be used again
 
 # Every way in which httpx2 says that a connection failed. What is missing here is a mistake in the program, and stays one.
@@ -249,7 +251,7 @@ class AsyncPort:
         self._address = address
         self._sleep = sleep
         self._own = http is None
-        self._http = http or httpx2.AsyncClient()
+        self._http = http or httpx2.AsyncClient(limits=LIMITS)
 
     def patience(self) -> AsyncPatience:
         return AsyncPatience(self._sleep)
@@ -327,7 +329,7 @@ class BlockingPort:
         self._address = address
         self._sleep = sleep
         self._own = http is None
-        self._http = http or httpx2.Client()
+        self._http = http or httpx2.Client(limits=LIMITS)
 
     def patience(self) -> BlockingPatience:
         return BlockingPatience(self._sleep)

@@ -17,6 +17,7 @@ from headrace.errors import HeadraceError, RelayUnreachable
 from headrace.protocol import events as ev
 
 FRAME_S = 1 / 15
+CONFIRMED_S = 5.0
 FIRST_CONTACT = Policy(connect_attempts_max=1)
 
 Outcome: TypeAlias = Literal["complete", "failed", "stopped", "left"]
@@ -86,7 +87,7 @@ class Turn:
         self._explained = explained
         self._began = time.monotonic()
         self._task: asyncio.Task[Any] | None = None
-        self._stopping: asyncio.Task[Receipt] | None = None
+        self._stopping: asyncio.Task[Receipt | None] | None = None
         self._stopped_after_s = 0.0
         self._left = False
 
@@ -98,7 +99,7 @@ class Turn:
         try:
             with _interrupts(self._interrupted):
                 error = await self._read()
-                receipt = await self._receipt()
+                receipt = await self._stopping if self._stopping is not None else None
             self._show.conclude(stop=self._stop_in_words(receipt), error=error)
         except asyncio.CancelledError:
             if not self._left:
@@ -121,12 +122,12 @@ class Turn:
         end = self.stream.reply.end
         return error_of_event(end) if isinstance(end, ev.Error) else None
 
-    async def _receipt(self) -> Receipt | None:
-        if self._stopping is None:
-            return None
+    async def _stop(self) -> Receipt | None:
+        """Stop, and end the reading, at the latest when a user has waited long enough for the relay to confirm."""
         try:
-            return await self._stopping
-        except HeadraceError:
+            async with asyncio.timeout(CONFIRMED_S):
+                return await self.stream.stop()
+        except (HeadraceError, TimeoutError):
             return None
 
     async def _paint(self) -> None:
@@ -138,7 +139,7 @@ class Turn:
         """Ctrl-C: the first stops, the second leaves."""
         if self._stopping is None:
             self._stopped_after_s = time.monotonic() - self._began
-            self._stopping = asyncio.ensure_future(self.stream.stop())
+            self._stopping = asyncio.ensure_future(self._stop())
         elif self._task is not None:
             self._left = True
             self._task.cancel()

@@ -95,15 +95,15 @@ class ThinkingPart:
             return []
         self._told = True
         if self._tokens:
-            return [Text(words.thought(self._took, self._tokens), "blue")]
+            return [Text(words.thought(self._took, self._tokens), "bright_blue")]
         if self._redacted:
-            return [Text("The provider keeps this reasoning hidden.", "blue")]
+            return [Text("The provider keeps this reasoning hidden.", "bright_blue")]
         return []
 
     def live(self, now: float, height: int) -> list[RenderableType]:
         if self.ended:
             return []
-        head = Text(f"Thinking… {words.whole_seconds(now - self._began)}", "blue")
+        head = Text(f"Thinking… {words.whole_seconds(now - self._began)}", "bright_blue")
         text = "\n".join(self._lines[-THINKING_LINES:]).strip("\n")
         return [Group(head, Text(text[-THINKING_LINES * 120 :], "dim italic")) if text else head]
 
