@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import Provider, Relay, percentile, pss_kib, wait_for
+from .processes import Provider, Relay, percentile, pss_kib, wait_for, waited_for_cpu_s
 from .wire import NativeStream, all_open, ask, stop, until
 
 pytestmark = pytest.mark.real
@@ -33,12 +33,12 @@ def test_the_relay_is_soon_ready_and_small(tmp_path: Path, provider: Provider, r
     sizes: list[float] = []
     while len(times) < RUNS_MAX and not (times and min(times) <= READY_S_MAX):
         with Relay(tmp_path, provider.url, name=f"relay{len(times)}") as relay:
-            times.append(time.monotonic() - relay.started_at)
+            times.append(time.monotonic() - relay.started_at - waited_for_cpu_s(relay.pid))
             sizes.append(pss_kib(relay.pid) / 1024)
     figures = {"ready_s": round(min(times), 2), "mib": round(max(sizes), 1)}
     print(f"start: {figures} of {[round(s, 2) for s in times]}")
     record_property("start", figures)
-    assert min(times) <= READY_S_MAX, "the best of a few, since what runs beside only ever adds to it"
+    assert min(times) <= READY_S_MAX, "the best of a few, since what runs beside it slows it down"
     assert max(sizes) <= START_MIB_MAX
 
 
