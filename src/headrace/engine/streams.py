@@ -246,8 +246,9 @@ class Streams:
             self._streams.pop(stream.id, None)
             self._expired[stream.id] = stream.user
             for reader in list(stream.readers):
-                reader.sink.abort()
-                stream.detach(reader, "expired")
+                if not reader.closed.done():  # one that has everything is on its way out by itself
+                    reader.sink.abort()
+                    stream.detach(reader, "expired")
             if len(self._expired) > REMEMBERED_IDS_MAX:
                 self._expired.popitem(last=False)
         if kept and self._sweeper is None:

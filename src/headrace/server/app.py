@@ -77,6 +77,7 @@ def create_app(config: Config | None = None) -> FastAPI:
         summary="A streaming relay for language models.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # every answer that is no success is JSON, and none is made of the caller's Host
     )
     app.state.relay = relay
     app.mount_short_way(native.ChatStream(relay), native.Cancel(relay))
