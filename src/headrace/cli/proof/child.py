@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,12 +88,25 @@ class Child:
 
 
 def stop_all(children: Iterable[Child]) -> None:
-    """End all of them at the same time, since each may take a moment to say goodbye."""
+    """End all of them at the same time, since each may take a moment to say goodbye. An impatient Ctrl-C does not leave any behind."""
     ending = list(children)
-    for child in ending:
-        child.terminate()
-    for child in ending:
-        child.wait()
+    with _undisturbed():
+        for child in ending:
+            child.terminate()
+        for child in ending:
+            child.wait()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -120,7 +134,7 @@ def listens(port: int) -> bool | None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind."""
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind. All three become an exit status."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -128,6 +142,8 @@ def ended_by_signals() -> Iterator[None]:
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

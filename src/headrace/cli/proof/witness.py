@@ -15,6 +15,7 @@ from headrace.cli.proof.provider import StampedRecord
 from headrace.cli.proof.results import Curve
 
 SAMPLE_S = 0.02
+WAIT_S = 5.0
 
 
 class _Page(msgspec.Struct):
@@ -28,21 +29,30 @@ class Witness:
         self.http = http
         self.url = url
 
-    async def record(self, request_id: str) -> StampedRecord | None:
-        """Return what the provider knows of the request with this `x-request-id`."""
-        page = msgspec.json.decode((await self.http.get(f"{self.url}/stats")).content, type=_Page)
-        return next((record for record in reversed(page.requests) if record.x_request_id == request_id), None)
-
-    async def wait(self, request_id: str, condition: Callable[[StampedRecord], bool], *, timeout_s: float = 5.0) -> StampedRecord:
-        """Return the request's record as soon as `condition` holds.
+    async def wait(self, request_id: str, condition: Callable[[StampedRecord], bool]) -> StampedRecord:
+        """Return the record of the request with this `x-request-id` as soon as `condition` holds.
 
         Raises:
             TimeoutError: it did not in time.
         """
-        async with asyncio.timeout(timeout_s):
-            while (record := await self.record(request_id)) is None or not condition(record):  # noqa: ASYNC110  # the provider is another process
+        return await self._wait(lambda record: record.x_request_id == request_id, condition)
+
+    async def wait_for_model(self, model: str, condition: Callable[[StampedRecord], bool]) -> StampedRecord:
+        """Return the record of the last request for `model` as soon as `condition` holds.
+
+        Raises:
+            TimeoutError: it did not in time.
+        """
+        return await self._wait(lambda record: record.model == model, condition)
+
+    async def _wait(self, is_meant: Callable[[StampedRecord], bool], condition: Callable[[StampedRecord], bool]) -> StampedRecord:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                page = msgspec.json.decode((await self.http.get(f"{self.url}/stats")).content, type=_Page)
+                record = next(filter(is_meant, reversed(page.requests)), None)
+                if record is not None and condition(record):
+                    return record
                 await asyncio.sleep(SAMPLE_S)
-            return record
 
     @contextlib.asynccontextmanager
     async def sampling(

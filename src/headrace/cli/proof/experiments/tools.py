@@ -20,7 +20,7 @@ async def run(scene: Scene) -> None:
     reading = await read(scene.http, scene.stage.url, f"{MODEL}&tokens_per_s=60")
     fragments = [event.arguments_delta for event in reading.events if isinstance(event, ev.ToolCallDelta)]
     complete = [event for event in reading.events if isinstance(event, ev.ToolCallComplete)]
-    line = await log_line(scene.stage.relay, reading.request_id)
+    line = await log_line(scene.stage.relay, request_id=reading.request_id)
     calls: list[dict[str, Any]] = line.get("tool_calls") or [{}]
     parses, counted = calls[0].get("parses"), calls[0].get("fragments")
     result = scene.result
@@ -37,8 +37,8 @@ async def run(scene: Scene) -> None:
     )
 
 
-async def log_line(relay: Relay, request_id: str) -> dict[str, Any]:
-    """Return the relay's log line of the end of this request's stream.
+async def log_line(relay: Relay, **fields: str | None) -> dict[str, Any]:
+    """Return the relay's log line of the end of the stream that has these fields, as in `request_id="req_1"`.
 
     Raises:
         TimeoutError: there is none.
@@ -46,7 +46,7 @@ async def log_line(relay: Relay, request_id: str) -> dict[str, Any]:
     async with asyncio.timeout(LOG_S):
         while True:
             for line in relay.log_lines():
-                if line.get("event") == "stream_end" and line.get("request_id") == request_id:
+                if line.get("event") == "stream_end" and fields.items() <= line.items():
                     return line
             await asyncio.sleep(0.02)
 
