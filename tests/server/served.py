@@ -232,4 +232,7 @@ async def serving(config: Config, way: str = "direct") -> AsyncIterator[Served]:
         served.leave()
         await until(lambda: not server.server_state.connections, "every connection closed")
         await until(lambda: not server.server_state.tasks, "every request over")
-        await server.shutdown(sockets=[sock])
+        for listening in server.servers:  # what `server.shutdown` does, without its waits
+            listening.close()
+        sock.close()
+        await server.lifespan.shutdown()

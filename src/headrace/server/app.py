@@ -116,7 +116,7 @@ def _add_operations(app: FastAPI, relay: Relay) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HeadraceError)
     async def headrace_error(request: Request, error: HeadraceError) -> Response:
-        return native.error_response(error)
+        return native.error_response(error, request.scope)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -18,12 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.engine.ending import Receipt
 from headrace.engine.stream import Stream
-from headrace.errors import BadRequest, HeadraceError
+from headrace.errors import BadRequest, BodyTimeout, HeadraceError
 from headrace.protocol import events as ev
 from headrace.protocol.accumulate import Accumulator
+from headrace.protocol.lenient import DEPTH_MAX
 from headrace.protocol.native import NDJSON, SSE, Encoding
-from headrace.protocol.request import ChatRequest
-from headrace.server.body import parse, read_body
+from headrace.protocol.request import ChatRequest, ToolCallPart
+from headrace.server.body import check_depth, parse, read_body
 from headrace.server.relay import Relay
 from headrace.server.response import StreamResponse
 
@@ -85,7 +86,7 @@ class ChatStream:
         try:
             response = await self._open(scope, receive)
         except HeadraceError as error:
-            response = error_response(error)
+            response = error_response(error, scope)
         except ClientDisconnect:
             response = Response(status_code=499)
         await response(scope, receive, send)
@@ -102,6 +103,8 @@ class ChatStream:
             if joined is not None:
                 return StreamResponse(joined, encoding)
         chat = parse(_chat_decoder, body)
+        if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+            _check_depths(chat)
         stream = relay.streams.create(
             chat,
             relay.catalogue.targets(chat.model),
@@ -112,6 +115,17 @@ class ChatStream:
             body=body,
         )
         return StreamResponse(stream, encoding)
+
+
+def _check_depths(chat: ChatRequest) -> None:
+    """Look into the fields that may hold anything. The rest of a request is as deep as its type."""
+    check_depth(chat.metadata, "metadata")
+    for at, tool in enumerate(chat.tools or ()):
+        check_depth(tool.parameters, f"tools[{at}].parameters")
+    for at, message in enumerate(chat.messages):
+        for number, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, ToolCallPart):
+                check_depth(part.arguments, f"messages[{at}].content[{number}].arguments")
 
 
 @router.get("/v1/streams/{stream_id}")
@@ -162,7 +176,7 @@ class Cancel:
         try:
             response = await _cancelled(self.relay.streams.find(stream_id, self.relay.user(scope)))
         except HeadraceError as error:
-            response = error_response(error)
+            response = error_response(error, scope)
         await response(scope, receive, send)
 
 
@@ -256,9 +270,11 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     return "req_" + secrets.token_hex(12)
 
 
-def error_response(error: HeadraceError) -> Response:
+def error_response(error: HeadraceError, scope: Scope) -> Response:
     """Return an error before the stream: its status, and JSON in the native shape."""
     headers = {"cache-control": "no-store"}
+    if isinstance(error, BodyTimeout) and scope["http_version"].startswith("1"):
+        headers["connection"] = "close"  # or a body that comes byte by byte would hold the connection for ever
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     message = error.public_message
