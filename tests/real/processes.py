@@ -167,8 +167,17 @@ class Relay(Process):
 
 def pss_kib(pid: int) -> int:
     """Return the process's proportional share of memory, as the kernel counts it."""
+    return _rollup(pid, "Pss:")
+
+
+def own_kib(pid: int) -> int:
+    """Return the memory that is the process's alone: for differences, since its share of a library moves with who else has it loaded."""
+    return _rollup(pid, "Pss_Anon:")
+
+
+def _rollup(pid: int, field: str) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(field))
 
 
 def waited_for_cpu_s(pid: int) -> float:

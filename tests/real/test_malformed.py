@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from .mutations import Bad, by_chance, certain, encode, good
-from .processes import Provider, Relay, pss_kib
+from .processes import Provider, Relay, own_kib
 from .wire import Connection, NativeStream, ask, call, request
 
 pytestmark = pytest.mark.real
@@ -79,7 +79,7 @@ async def test_no_wrong_body_is_a_5xx_and_each_is_told_what_is_wrong(relay: Rela
     sure = list(certain())
     bodies = sure + list(by_chance(SEED, BODIES - len(sure)))
     random.Random(SEED).shuffle(bodies)
-    before = pss_kib(relay.pid)
+    before = own_kib(relay.pid)
     counts: Counter[int] = Counter()
     waiting = iter(bodies)
 
@@ -92,7 +92,7 @@ async def test_no_wrong_body_is_a_5xx_and_each_is_told_what_is_wrong(relay: Rela
             await sender.aclose()
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-    grew = pss_kib(relay.pid) - before
+    grew = own_kib(relay.pid) - before
     print(f"{len(bodies)} bodies, {len(sure)} of them wrong for sure: {dict(counts)}; {grew} KiB more than before")
     assert sum(counts.values()) == len(bodies)
     assert grew < GREW_KIB_MAX

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import Provider, Relay, percentile, pss_kib, wait_for
+from .processes import Provider, Relay, own_kib, percentile, wait_for
 from .wire import NativeStream, all_open, ask, request, stop, until
 
 pytestmark = pytest.mark.real
@@ -208,13 +208,13 @@ def test_readers_that_take_nothing_hold_up_the_provider_and_nobody_else(
 ) -> None:
     with Relay(tmp_path, provider.url) as relay, ExitStack() as stack:
         asyncio.run(a_stream_passes(relay))  # what is loaded once is no memory of a reader's
-        idle = pss_kib(relay.pid)
+        idle = own_kib(relay.pid)
         for _ in range(READERS):
             stack.enter_context(take_nothing(relay.port, "sim/endless?tokens_per_s=0"))
         written = settled(provider)
         began, held, counts = time.monotonic(), [], []
         while time.monotonic() - began < FLAT_S:
-            held.append(pss_kib(relay.pid) - idle)
+            held.append(own_kib(relay.pid) - idle)
             counts.append(sum(endless_bytes(provider)))
             time.sleep(0.1)
         figures = {"held_kib_each": max(held) / READERS, "written_bytes_each": written / READERS, "grew_kib": max(held) - held[0]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import Provider, Relay, percentile, pss_kib, wait_for, waited_for_cpu_s
+from .processes import Provider, Relay, own_kib, percentile, pss_kib, wait_for, waited_for_cpu_s
 from .wire import NativeStream, all_open, ask, stop, until
 
 pytestmark = pytest.mark.real
@@ -48,12 +48,12 @@ async def test_an_open_stream_that_says_nothing_costs_little_and_stop_gives_it_b
     with Relay(tmp_path, provider.url) as relay:
         async with NativeStream(relay.port, ask("sim/quick")) as warm:
             await warm.to_end()
-        before = pss_kib(relay.pid)
+        before = own_kib(relay.pid)
         streams = [NativeStream(relay.port, ask("sim/quick?first_token_s=60&tokens=3")) for _ in range(STREAMS)]
         async with all_open(streams):
             await until(lambda: provider.stats()["totals"]["open"] == STREAMS, "the provider has them all")
             await until(lambda: relay.metric("headrace_readers") == STREAMS, "all are read")
-            each = (pss_kib(relay.pid) - before) / STREAMS
+            each = (own_kib(relay.pid) - before) / STREAMS
             print(f"{STREAMS} idle streams: {each:.1f} KiB each")
             record_property("idle_stream_kib", round(each, 1))
             assert each <= IDLE_STREAM_KIB_MAX
@@ -67,11 +67,11 @@ async def test_an_open_stream_that_says_nothing_costs_little_and_stop_gives_it_b
         streams.clear()
         gc.collect()
         # The second thousand finds the memory of the first, except for what is kept of ended streams.
-        kept = pss_kib(relay.pid)
+        kept = own_kib(relay.pid)
         again = [NativeStream(relay.port, ask("sim/quick?first_token_s=60&tokens=3")) for _ in range(STREAMS)]
         async with all_open(again):
             await until(lambda: relay.metric("headrace_readers") == STREAMS, "all are read")
-            more = (pss_kib(relay.pid) - kept) / STREAMS
+            more = (own_kib(relay.pid) - kept) / STREAMS
         print(f"the second {STREAMS}: {more:.1f} KiB each on top")
         record_property("second_idle_stream_kib", round(more, 1))
         assert more <= IDLE_STREAM_KIB_MAX / 2
