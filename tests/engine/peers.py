@@ -103,7 +103,8 @@ class Peer(asyncio.Protocol):
         """Send `piece` again and again, as fast as the other side takes it, until it leaves. `sent` counts."""
         while not self.left.is_set():
             await self._writable.wait()
-            self.send(piece)
+            if not self.left.is_set():
+                self.send(piece)
             await asyncio.sleep(0)
 
     def fin(self) -> None:

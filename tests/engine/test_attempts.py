@@ -459,7 +459,7 @@ async def test_a_place_is_held_until_the_end_and_given_to_the_next(rig: Rig) -> 
         await rig.ended(stream)
 
     places = [[(event["position"], event["depth"]) for event in sink.events if event["type"] == "queue"] for sink in sinks]
-    assert places == [[], [(1, 1)], [(2, 2), (1, 1)]]
+    assert places == [[], [(1, 1), (0, 1)], [(2, 2), (1, 1), (0, 0)]]  # the last says that the wait is over
     assert all(isinstance(stream.end, ev.StreamEnd) for stream in streams)
     assert sinks[2].end["metrics"]["queue_ms"] > 0
     assert rig.listener.accepted == 1

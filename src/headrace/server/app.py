@@ -118,6 +118,10 @@ def _add_errors(app: FastAPI) -> None:
     async def headrace_error(request: Request, error: HeadraceError) -> Response:
         return native.error_response(error, request.scope)
 
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        return native.internal_error(request.app.state.relay, error, request.scope)
+
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         code = _STATUS_CODES.get(error.status_code, "http_error")

@@ -89,6 +89,8 @@ class ChatStream:
             response = error_response(error, scope)
         except ClientDisconnect:
             response = Response(status_code=499)
+        except Exception as bug:
+            response = internal_error(self.relay, bug, scope)
         await response(scope, receive, send)
 
     async def _open(self, scope: Scope, receive: Receive) -> Response:
@@ -177,6 +179,8 @@ class Cancel:
             response = await _cancelled(self.relay.streams.find(stream_id, self.relay.user(scope)))
         except HeadraceError as error:
             response = error_response(error, scope)
+        except Exception as bug:
+            response = internal_error(self.relay, bug, scope)
         await response(scope, receive, send)
 
 
@@ -282,6 +286,12 @@ def error_response(error: HeadraceError, scope: Scope) -> Response:
         message = f"{error.field}: {message}"  # many show the message alone
     body = error_body(error.code, message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s)
     return Response(body, status_code=error.status, media_type="application/json", headers=headers)
+
+
+def internal_error(relay: Relay, bug: Exception, scope: Scope) -> Response:
+    """Return what a caller hears of a bug in an endpoint; the operator hears the rest."""
+    relay.observatory.request_failed(scope["method"], scope["path"], bug)
+    return error_response(HeadraceError(), scope)
 
 
 def error_body(code: str, message: str, *, retryable: bool, field: str | None = None, retry_after_s: float | None = None) -> bytes:

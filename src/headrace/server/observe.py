@@ -95,6 +95,10 @@ class Observatory:
     def internal_error(self, stream: Stream, error: Exception) -> None:
         self.log.error("internal_error", stream_id=stream.id, request_id=stream.request_id, exc_info=error)
 
+    def request_failed(self, method: str, path: str, error: Exception) -> None:
+        """An endpoint has a bug."""
+        self.log.error("internal_error", method=method, path=path, exc_info=error)
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _observe_times(self, stream: Stream, metrics: ev.Metrics, labels: list[str], error: str) -> None:
