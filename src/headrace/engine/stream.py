@@ -217,8 +217,10 @@ class Stream:
 
     def turn_came(self) -> None:
         """The line has admitted this stream."""
+        assert self._ticket is not None
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
+            self._append_and_deliver([ev.Queue(position=0, depth=len(self._ticket.line.waiting), reason="admitted")])
 
     def tell_place(self) -> None:
         """Tell readers where the stream stands in line."""

@@ -41,7 +41,7 @@ class StreamStart(Event, tag="stream_start", kw_only=True):
 
 
 class Queue(Event, tag="queue", kw_only=True):
-    """Waiting for a place at the provider. `position` 1 is next; `eta_seconds` is absent where nothing is known."""
+    """Waiting for a place at the provider. `position` 1 is next, 0 says that the wait is over; no `eta_seconds` where none is known."""
 
     position: int
     depth: int

@@ -46,7 +46,7 @@ class AnswerView:
             case ev.StreamStart(model=model):
                 self.model = model
             case ev.Queue():
-                self._queue = event
+                self._queue = event if event.position else None
             case ev.Text(index=index, text=text):
                 self._text(index).add(text)
                 self._token(now)
