@@ -122,12 +122,12 @@ class Streams:
         targets: list[Target],
         *,
         user: str,
-        request_id: str,
+        request_id: str | None,
         received_at: float,
         key: str | None = None,
         body: bytes = b"",
     ) -> Stream:
-        """Start a stream at the first of `targets`, or put it in line there.
+        """Start a stream at the first of `targets`, or put it in line there. Without a `request_id` it gets one.
 
         Raises:
             BadRequest: the target's dialect cannot say what the request says; the error names the field.
@@ -140,16 +140,17 @@ class Streams:
         limit = self.settings.concurrent_streams
         if limit and self._running.get(user, 0) >= limit:
             raise TooManyStreams(f"{limit} answers are streaming for you already. Stop one, or wait until one ends.", retry_after_s=1)
+        entropy = secrets.token_hex(40)
+        request_id = request_id or "req_" + entropy[56:]
         first_request = targets[0].provider.request_bytes(request, targets[0].model, request_id)
         ticket = targets[0].provider.line.enter(user)
-        entropy = secrets.token_hex(28)
         stream = Stream(self, "st_" + entropy[:32], request, targets, user=user, request_id=request_id, received_at=received_at)
         self._streams[stream.id] = stream
         if not ticket.admitted:
             self._waiting[ticket] = stream
         self._running[user] = self._running.get(user, 0) + 1
         self.observer.stream_started(stream)
-        stream.start(ticket, "msg_" + entropy[32:], first_request)
+        stream.start(ticket, "msg_" + entropy[32:56], first_request)
         if key is not None and self._claim(user, key, stream.id, body):
             stream.cancel("user")
         return stream

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -266,12 +265,10 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     return key
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's own id where it can be passed on, else a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _NAME.fullmatch(given.decode("latin-1")):
-        return given.decode("latin-1")
-    return "req_" + secrets.token_hex(12)
+def _request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """The caller's own id where it can be passed on; else the stream gets one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _NAME.fullmatch(given) else None
 
 
 def error_response(error: HeadraceError, scope: Scope) -> Response:
