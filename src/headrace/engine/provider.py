@@ -23,6 +23,7 @@ from headrace.protocol.dialects import Dialect
 from headrace.protocol.request import ChatRequest
 
 _STREAM_TYPES = frozenset({"text/event-stream", "text/plain", "application/octet-stream", "binary/octet-stream", ""})
+SECRET_CHARACTERS_MIN = 8  # a shorter value would be found in what is none
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -49,6 +50,7 @@ class Provider:
         self.quirks = dict(quirks or {})
         self.passthrough = passthrough
         self.line = line or Line()
+        self._secrets = [value for value in (api_key, *(headers or {}).values()) if value and len(value) >= SECRET_CHARACTERS_MIN]
         fixed = {
             "host": origin.host_header,
             "user-agent": "headrace",
@@ -59,6 +61,12 @@ class Provider:
             **{key.lower(): value for key, value in (headers or {}).items()},
         }
         self._fixed_head = "".join(f"{key}: {_header_value(value)}\r\n" for key, value in fixed.items())
+
+    def redact(self, said: str) -> str:
+        """Return what the provider said without the credentials that it was sent: some repeat the key that they refuse."""
+        for secret in self._secrets:
+            said = said.replace(secret, "[masked]")
+        return said
 
     def request_bytes(self, request: ChatRequest, model: str, request_id: str) -> bytes:
         """Return the whole HTTP request.
@@ -89,6 +97,7 @@ def is_stream(head: ResponseHead) -> bool:
 def error_from_response(provider: Provider, head: ResponseHead, body: bytes) -> UpstreamError:
     """Return what an answer that is no stream means: by its status, in the provider's own words where it gave any."""
     said = provider.dialect.error_message(body)
+    said = said and provider.redact(said)
     detail = f"HTTP {head.status} {head.content_type or 'without content-type'}" + (f": {said}" if said else "")
     status = head.status
     if status == 200:

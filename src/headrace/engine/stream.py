@@ -300,6 +300,8 @@ class Stream:
         if events:
             self._deliver(events, before, tokens, now)
         if terminal is not None:
+            if isinstance(terminal, ev.Error):
+                terminal.message = self.target.provider.redact(terminal.message)
             if isinstance(terminal, ev.Error) and not self.has_content and self.attempt is not None:
                 self.attempt.fail(ending.as_failure(terminal))
             else:
@@ -491,6 +493,7 @@ class Stream:
         if self.attempt is not None:
             self.tool_calls = self.attempt.finished_calls()
             self.detail = self.attempt.cut or self.detail
+        self.detail = self.detail and self.target.provider.redact(self.detail)
         self.end = terminal
         complete = isinstance(terminal, ev.StreamEnd) and self.cancel_cause is None
         terminal.usage = ending.totals(self.usage, self.meter.ingress.tokens, complete=complete)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -90,14 +91,14 @@ class Observatory:
     def reader_closed(self, stream: Stream, reason: str) -> None:
         self._of(self.readers, reason).inc()
         if reason == "slow_consumer":
-            self.log.warning("slow_consumer", stream_id=stream.id, request_id=stream.request_id)
+            self._write("warning", "slow_consumer", stream_id=stream.id, request_id=stream.request_id)
 
     def internal_error(self, stream: Stream, error: Exception) -> None:
-        self.log.error("internal_error", stream_id=stream.id, request_id=stream.request_id, exc_info=error)
+        self._write("error", "internal_error", stream_id=stream.id, request_id=stream.request_id, exc_info=error)
 
     def request_failed(self, method: str, path: str, error: Exception) -> None:
         """An endpoint has a bug."""
-        self.log.error("internal_error", method=method, path=path, exc_info=error)
+        self._write("error", "internal_error", method=method, path=path, exc_info=error)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -144,8 +145,13 @@ class Observatory:
             or None,
             "detail": stream.detail if isinstance(end, ev.Error) else None,
         }
-        write = self.log.warning if isinstance(end, ev.Error) else self.log.info
-        write("stream_end", **{key: value for key, value in line.items() if value is not None})
+        level = "warning" if isinstance(end, ev.Error) else "info"
+        self._write(level, "stream_end", **{key: value for key, value in line.items() if value is not None})
+
+    def _write(self, level: str, event: str, **fields: Any) -> None:
+        """Log, and go on if nobody takes the line: a full disk or a closed pipe is no reason to break a stream."""
+        with suppress(OSError, ValueError):
+            getattr(self.log, level)(event, **fields)
 
     def _of(self, metric: Any, *labels: str) -> Any:
         """Return the metric's series of these labels. They are few and kept, because looking one up costs more than counting."""
