@@ -10,7 +10,7 @@ import httpx2
 
 from headrace.cli.proof.results import Kind, Mark, Trace
 from headrace.protocol import events as ev
-from headrace.protocol.sse import HEARTBEAT, SSEParser
+from headrace.protocol.sse import SSEParser
 
 monotonic = time.monotonic
 TIMEOUT_S = 60.0
@@ -39,7 +39,7 @@ class Reading:
         self.marks: list[Mark] = []
         self.tokens: list[float] = []
         self._parser = SSEParser()
-        self._line = b"\n"
+        self._line = b""
 
     @property
     def text(self) -> str:
@@ -60,8 +60,8 @@ class Reading:
 
     def feed(self, chunk: bytes, now: float) -> None:
         """Take what one read brought."""
-        signs = (self._line + chunk).count(b"\n" + HEARTBEAT)
-        self._line = chunk[-1:] or self._line
+        *lines, self._line = (self._line + chunk).split(b"\n")
+        signs = sum(line.startswith(b":") for line in lines)  # a comment, which the parser drops
         self.marks += [self._mark(now, "life", 0)] * signs
         for frame in self._parser.feed(chunk):
             event = ev.decode(frame.data) if frame.data and frame.data != b"[DONE]" else None
