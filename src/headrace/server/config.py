@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from headrace.engine.provider import Provider, Target
 from headrace.engine.streams import Settings
@@ -29,16 +30,23 @@ from headrace.protocol import dialects
 SIMULATOR = "simulator"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+_FOREVER_S = 1e9  # thirty years: no deadline is longer, and none is infinite
+Deadline: TypeAlias = Annotated[float, Meta(gt=0, le=_FOREVER_S)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=_FOREVER_S)]
+Bytes: TypeAlias = Annotated[int, Meta(gt=0)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+
 
 class ServerConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """`host` other than loopback needs `allow_unauthenticated`, because there is no authentication yet."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
-    body_bytes_max: int = 8 * 1024 * 1024
-    body_s_max: float = 30.0
+    port: Port = 8080
+    body_bytes_max: Bytes = 8 * 1024 * 1024
+    body_s_max: Deadline = 30.0
     cors_origins: list[str] = []
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: Seconds = 30.0
     log_format: Literal["auto", "json", "text"] = "auto"
     allow_unauthenticated: bool = False
     default_model: str | None = None
@@ -53,9 +61,9 @@ class ProviderConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     headers: dict[str, str] = {}
     quirks: dict[str, Any] = {}
     ca_file: str | None = None
-    concurrency: int = 0
-    queue_max: int = 100
-    warm_connections: int = 0
+    concurrency: Count = 0
+    queue_max: Count = 100
+    warm_connections: Count = 0
 
 
 class ModelConfig(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -65,42 +73,42 @@ class ModelConfig(Struct, kw_only=True, forbid_unknown_fields=True):
 class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """Deadlines and policies of a stream, in seconds and bytes."""
 
-    connect_s: float = 10.0
-    first_token_s: float = 120.0
-    idle_s: float = 60.0
-    total_s: float = 1800.0
-    queue_wait_s_max: float = 60.0
-    heartbeat_s: float = 10.0
-    slow_reader_s: float = 30.0
+    connect_s: Deadline = 10.0
+    first_token_s: Deadline = 120.0
+    idle_s: Deadline = 60.0
+    total_s: Deadline = 1800.0
+    queue_wait_s_max: Deadline = 60.0
+    heartbeat_s: Deadline = 10.0
+    slow_reader_s: Deadline = 30.0
     slow_reader: Literal["pause", "gap"] = "pause"
-    disconnect_grace_s: float = 10.0
-    high_water_bytes: int = 128 * 1024
-    low_water_bytes: int = 32 * 1024
-    detached_bytes_max: int = 1024 * 1024
-    log_bytes_max: int = 4 * 1024 * 1024
-    retention_s: float = 600.0
-    retained_bytes_max: int = 256 * 1024 * 1024
+    disconnect_grace_s: Seconds = 10.0
+    high_water_bytes: Bytes = 128 * 1024
+    low_water_bytes: Bytes = 32 * 1024
+    detached_bytes_max: Bytes = 1024 * 1024
+    log_bytes_max: Bytes = 4 * 1024 * 1024
+    retention_s: Seconds = 600.0
+    retained_bytes_max: Bytes = 256 * 1024 * 1024
 
 
 class LimitsConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """Per user; 0 means none."""
 
-    concurrent_streams: int = 0
+    concurrent_streams: Count = 0
 
 
 class RetryConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """Before the first content only. `attempts_max` counts the first one."""
 
-    attempts_max: int = 3
-    backoff_s: float = 0.25
-    wait_s_max: float = 10.0
+    attempts_max: Annotated[int, Meta(ge=1)] = 3
+    backoff_s: Seconds = 0.25
+    wait_s_max: Seconds = 10.0
 
 
 class SimulatorConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """The built-in provider. Without a configuration file it is on."""
 
     enabled: bool = False
-    port: int = 0
+    port: Port = 0
 
 
 class Config(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +128,13 @@ class Config(Struct, kw_only=True, forbid_unknown_fields=True):
         )
 
 
+_SECTIONS: dict[str, type[Struct]] = {
+    "server": ServerConfig,
+    "stream": StreamConfig,
+    "limits": LimitsConfig,
+    "retry": RetryConfig,
+    "simulator": SimulatorConfig,
+}
 _KEYS_OF_PROVIDERS = {
     "openai": ("OPENAI_API_KEY", "openai_chat", "https://api.openai.com/v1"),
     "anthropic": ("ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com"),
@@ -163,11 +178,13 @@ def check(config: Config) -> None:
         )
     if not config.providers and not config.simulator.enabled:
         raise ConfigError("There is no provider. Add [providers.<name>] with dialect and base_url, or [simulator] enabled = true.")
-    for section in (config.stream, config.retry, config.limits, config.server):
-        for name in section.__struct_fields__:
-            value = getattr(section, name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-                raise ConfigError(f"{name} = {value}: must not be negative.")
+    _convert(msgspec.to_builtins(config), "the configuration")  # what the command line put in is not better than a file
+    stream = config.stream
+    if not stream.low_water_bytes <= stream.high_water_bytes <= stream.log_bytes_max:
+        raise ConfigError(
+            f"stream.low_water_bytes = {stream.low_water_bytes}, high_water_bytes = {stream.high_water_bytes}, "
+            f"log_bytes_max = {stream.log_bytes_max}: each must be at most as large as the next."
+        )
     for name in config.providers:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"providers.{name!r}: a provider's name is of letters, digits, '.', '_' and '-'.")
@@ -185,15 +202,15 @@ class Catalogue:
                     name, _provider(name, ProviderConfig(dialect=dialect, base_url=simulator_url + path, passthrough=True))
                 )
         self._open = [p for p in self.providers.values() if p.passthrough]
+        self._takes_any = [p for p in self._open if p.name in config.providers]
         self._bare = {model: p for name, p in self.providers.items() if name in config.providers for model in config.providers[name].models}
         for alias, model in config.models.items():
             if not model.targets:
                 raise ConfigError(f"models.{alias}.targets is empty: name at least one provider/model.")
             for target in model.targets:
-                try:
-                    self._target(target)
-                except UnknownModel as error:
-                    raise ConfigError(f"models.{alias}.targets: {error.public_message}") from None
+                self._check(target, f"models.{alias}.targets")
+        if config.server.default_model and config.server.default_model not in config.models:
+            self._check(config.server.default_model, "server.default_model")
 
     def default_model(self) -> str:
         if self.config.server.default_model:
@@ -231,9 +248,15 @@ class Catalogue:
                 return Target(provider, rest)
         elif model in self._bare:
             return Target(self._bare[model], model)
-        elif len(self._open) == 1 or (len(self.config.providers) == 1 and self._open):
-            return Target(self._open[0], model)
+        elif len(self._takes_any) == 1:
+            return Target(self._takes_any[0], model)
         raise UnknownModel(f"There is no model {model[:120]!r}.{self._suggest(model)}", field="model")
+
+    def _check(self, model: str, where: str) -> None:
+        try:
+            self._target(model)
+        except UnknownModel as error:
+            raise ConfigError(f"{where}: {error.public_message}") from None
 
     def _suggest(self, model: str) -> str:
         known = [*self.names(), *(f"{p.name}/<name>" for p in self._open)]
@@ -252,6 +275,11 @@ def _provider(name: str, config: ProviderConfig) -> Provider:
         origin, prefix = parse_base_url(config.base_url, config.ca_file)
     except ConfigError as error:
         raise ConfigError(f"providers.{name}.base_url: {error.public_message}") from None
+    if config.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=config.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"providers.{name}.ca_file = {config.ca_file!r}: {error.strerror or error}.") from None
     return Provider(
         name,
         dialect,
@@ -282,30 +310,18 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
-    sections: dict[str, type[Struct]] = {
-        "server": ServerConfig,
-        "stream": StreamConfig,
-        "limits": LimitsConfig,
-        "retry": RetryConfig,
-        "simulator": SimulatorConfig,
-    }
-    for section, cls in sections.items():
-        for name in cls.__struct_fields__:
-            value = environ.get(f"HEADRACE_{section}_{name}".upper())
-            if value is not None:
-                table = raw.setdefault(section, {})
-                if isinstance(table, dict):
-                    table[name] = value.split(",") if name == "cors_origins" else _scalar(value)
-
-
-def _scalar(value: str) -> Any:
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if re.fullmatch(r"-?\d+", value):
-        return int(value)
-    if re.fullmatch(r"-?\d+\.\d+", value):
-        return float(value)
-    return value
+    for section, cls in _SECTIONS.items():
+        for entry in msgspec.structs.fields(cls):
+            variable = f"HEADRACE_{section}_{entry.name}".upper()
+            said = environ.get(variable)
+            table = raw.setdefault(section, {}) if said is not None else None
+            if said is None or not isinstance(table, dict):
+                continue
+            value = [part.strip() for part in said.split(",") if part.strip()] if entry.name == "cors_origins" else said
+            try:
+                table[entry.name] = msgspec.convert(value, entry.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{variable} ({section}.{entry.name}): {error}.") from None
 
 
 def _convert(raw: dict[str, Any], source: str) -> Config:
@@ -316,20 +332,27 @@ def _convert(raw: dict[str, Any], source: str) -> Config:
         place = re.search(r"at `\$\.?([^`]*)`", text)
         what = text.split(" - at ")[0]
         where = place[1] if place and place[1] else "the top level"
+        if "[...]" in where:
+            where = where.replace("[...]", f".{_whose(raw, where.split('[')[0])}", 1)
         raise ConfigError(f"{source}: {where}: {what}.{_known_fields(text, where)}") from None
+
+
+def _whose(raw: dict[str, Any], section: str) -> str:
+    """Return the name of the entry that is wrong, which msgspec leaves out."""
+    cls: Any = {"providers": ProviderConfig, "models": ModelConfig}[section]
+    for name, entry in raw[section].items():
+        try:
+            msgspec.convert(entry, cls)
+        except msgspec.ValidationError:
+            return str(name)
+    return "…"
 
 
 def _known_fields(text: str, where: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`", text)
     if not unknown:
         return ""
-    cls: Any = {
-        "server": ServerConfig,
-        "stream": StreamConfig,
-        "limits": LimitsConfig,
-        "retry": RetryConfig,
-        "simulator": SimulatorConfig,
-    }.get(where.split(".")[0].split("[")[0])
+    cls: Any = _SECTIONS.get(where.split(".")[0].split("[")[0])
     if where.startswith("providers"):
         cls = ProviderConfig
     elif where.startswith("models"):

@@ -1,0 +1,322 @@
+"""The configuration: what is wrong, where, and what would be right."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.engine.streams import Settings
+from headrace.errors import BadRequest, ConfigError, UnknownModel
+from headrace.policy.retry import RetryPolicy
+from headrace.server.config import Catalogue, Config, StreamConfig, load
+
+PROVIDER = """
+[providers.openai]
+dialect = "openai_chat"
+base_url = "https://api.example.com/v1"
+passthrough = true
+"""
+
+
+def config_of(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Config:
+    path = tmp_path / "headrace.toml"
+    path.write_text(text)
+    return load(path, environ or {})
+
+
+def complaint(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> str:
+    """Return what is said about a wrong file, up to the catalogue that is made of it."""
+    with pytest.raises(ConfigError) as wrong:
+        Catalogue(config_of(tmp_path, text, environ), "http://127.0.0.1:1")
+    message = wrong.value.public_message
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+# --- no file ---------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_there_is_the_simulator_on_loopback() -> None:
+    config = load(None, {})
+
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 8080)
+    assert config.simulator.enabled
+    assert config.providers == {}
+    assert Catalogue(config, "http://127.0.0.1:1").default_model() == "simulator/story"
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "dialect"),
+    [
+        ("OPENAI_API_KEY", "openai", "openai_chat"),
+        ("ANTHROPIC_API_KEY", "anthropic", "anthropic"),
+        ("OPENROUTER_API_KEY", "openrouter", "openai_chat"),
+        ("GROQ_API_KEY", "groq", "openai_chat"),
+        ("MISTRAL_API_KEY", "mistral", "openai_chat"),
+        ("DEEPSEEK_API_KEY", "deepseek", "openai_chat"),
+    ],
+)
+def test_a_key_in_the_environment_is_a_provider(variable: str, name: str, dialect: str) -> None:
+    config = load(None, {variable: "sk-1", "OTHER_API_KEY": "x"})
+
+    assert list(config.providers) == [name]
+    provider = config.providers[name]
+    assert (provider.dialect, provider.api_key, provider.passthrough) == (dialect, "sk-1", True)
+    assert Catalogue(config).targets(f"{name}/any-model")[0].model == "any-model"
+
+
+def test_a_key_that_is_empty_is_none() -> None:
+    assert load(None, {"OPENAI_API_KEY": ""}).providers == {}
+
+
+def test_defaults_of_the_configuration_are_those_of_the_engine() -> None:
+    assert load(None, {}).settings() == Settings()._replace(retry=RetryPolicy())
+    assert set(StreamConfig.__struct_fields__) | {"concurrent_streams", "retry"} == set(Settings._fields)
+
+
+# --- a file ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_with_everything(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path,
+        PROVIDER
+        + """
+        api_key = "env:MY_KEY"
+        models = ["gpt-5-mini"]
+        headers = { "x-team" = "env:TEAM", "x-fixed" = "1" }
+        concurrency = 8
+
+        [server]
+        port = 9000
+        cors_origins = ["https://app.example.com"]
+        default_model = "fast"
+
+        [models.fast]
+        targets = ["openai/gpt-5-mini", "simulator/quick"]
+
+        [stream]
+        heartbeat_s = 5
+        slow_reader = "gap"
+
+        [limits]
+        concurrent_streams = 3
+
+        [retry]
+        attempts_max = 1
+
+        [simulator]
+        enabled = true
+        """,
+        {"MY_KEY": "sk-2", "TEAM": "red"},
+    )
+    settings = config.settings()
+    assert (settings.heartbeat_s, settings.slow_reader, settings.concurrent_streams, settings.retry.attempts_max) == (5, "gap", 3, 1)
+    assert config.providers["openai"].api_key == "sk-2"
+    assert config.providers["openai"].headers == {"x-team": "red", "x-fixed": "1"}
+    catalogue = Catalogue(config, "http://127.0.0.1:1")
+    assert [(target.provider.name, target.model) for target in catalogue.targets(None)] == [
+        ("openai", "gpt-5-mini"),
+        ("simulator", "quick"),
+    ]
+    assert catalogue.providers["openai"].line.capacity == 8
+
+
+WRONG = [
+    # what is in the file, and what the message must say
+    ("[server", ["not TOML", "headrace.toml"]),
+    ("port = 1", ["port", "Object contains unknown field"]),
+    ("[sever]\nport = 1", ["sever", "Did you mean 'server'"]),
+    ('[server]\nport = "8080"', ["server.port", "int"]),
+    ("[server]\nprot = 1", ["server", "prot", "Did you mean 'port'"]),
+    ("[server]\nport = 99999", ["server.port", "65535"]),
+    ("[server]\nport = -1", ["server.port"]),
+    ('[server]\nhost = "0.0.0.0"', ["server.host", "allow_unauthenticated"]),
+    ('[server]\nhost = ""', ["server.host"]),
+    ('[server]\nlog_format = "xml"', ["server.log_format", "xml"]),
+    ("[server]\nbody_s_max = -1", ["server.body_s_max", "0"]),
+    ("[stream]\nheartbeat_s = -1", ["stream.heartbeat_s", "0"]),
+    ("[stream]\nheartbeat_s = 0", ["stream.heartbeat_s"]),
+    ("[stream]\nidle_s = 0", ["stream.idle_s"]),
+    ("[stream]\nidle_s = inf", ["stream.idle_s"]),
+    ("[stream]\nidle_s = nan", ["stream.idle_s"]),
+    ('[stream]\nidle_s = "1m"', ["stream.idle_s", "float"]),
+    ("[stream]\nheartbeats = 1", ["stream", "Did you mean 'heartbeat_s'"]),
+    ('[stream]\nslow_reader = "wait"', ["stream.slow_reader", "wait"]),
+    ("[stream]\nhigh_water_bytes = 10\nlow_water_bytes = 20", ["low_water_bytes", "high_water_bytes"]),
+    ("[retry]\nattempts_max = 0", ["retry.attempts_max"]),
+    ("[limits]\nconcurrent_streams = 1.5", ["limits.concurrent_streams", "int"]),
+    ("[limits]\nconcurrent_streams = -3", ["limits.concurrent_streams", "0"]),
+    ("[simulator]\nenabled = 1", ["simulator.enabled", "bool"]),
+    ("", ["no provider"]),
+    ("[providers.x]", ["providers.x", "dialect"]),
+    ('[providers.x]\ndialect = "openai_chat"', ["providers.x", "base_url"]),
+    ("providers = 1", ["providers", "object"]),
+    ("[providers]\nx = 1", ["providers.x", "object"]),
+    ('[providers.x]\ndialect = "openai"\nbase_url = "https://x"', ["providers.x.dialect", "'openai'", "anthropic, openai_chat"]),
+    ('[providers.x]\ndialect = "openai_chat"\nbase_url = "x"', ["providers.x.base_url", "http://"]),
+    ('[providers.x]\ndialect = "openai_chat"\nbase_url = "https://u:p@x"', ["providers.x.base_url"]),
+    ('[providers."a/b"]\ndialect = "openai_chat"\nbase_url = "https://x"', ["a/b", "letters"]),
+    (PROVIDER + "pasthrough = true", ["providers.openai", "Did you mean 'passthrough'"]),
+    (PROVIDER + 'api_key = "env:NOT_SET"', ["providers.openai.api_key", "NOT_SET", "not set"]),
+    (PROVIDER + 'headers = { "x" = "env:NOT_SET" }', ["providers.openai.headers.x", "NOT_SET"]),
+    (PROVIDER + "concurrency = -1", ["providers.openai.concurrency", "0"]),
+    (PROVIDER + "queue_max = -1", ["providers.openai.queue_max", "0"]),
+    (PROVIDER + "warm_connections = -1", ["providers.openai.warm_connections", "0"]),
+    (PROVIDER + 'ca_file = "/nowhere/ca.pem"', ["providers.openai.ca_file", "/nowhere/ca.pem"]),
+    (PROVIDER + "[models.fast]\ntargets = []", ["models.fast.targets", "empty"]),
+    (PROVIDER + "[models.fast]", ["models.fast", "targets"]),
+    (PROVIDER + '[models.fast]\ntarget = ["openai/x"]', ["models.fast", "Did you mean 'targets'"]),
+    (PROVIDER + PROVIDER.replace("openai", "other", 1) + '[models.fast]\ntargets = ["opanai/x"]', ["models.fast.targets", "opanai/x"]),
+    (PROVIDER + PROVIDER.replace("openai", "other", 1) + '[server]\ndefault_model = "nobody/x"', ["server.default_model", "nobody/x"]),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[text.strip().splitlines()[-1] if text else "nothing" for text, _ in WRONG])
+def test_a_wrong_file_is_told_what_where_and_how_else(tmp_path: Path, text: str, said: list[str]) -> None:
+    needs_a_provider = "provider" not in text and text
+    message = complaint(tmp_path, text + (PROVIDER if needs_a_provider and not text.startswith("[server\n") else ""))
+
+    for part in said:
+        assert part in message, message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "relay.example.com"])
+def test_an_address_that_others_can_reach_has_to_be_meant(tmp_path: Path, host: str) -> None:
+    text = f'[server]\nhost = "{host}"\n'
+    assert "allow_unauthenticated" in complaint(tmp_path, text + PROVIDER)
+    assert config_of(tmp_path, text + "allow_unauthenticated = true\n" + PROVIDER).server.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_needs_no_leave(tmp_path: Path, host: str) -> None:
+    assert config_of(tmp_path, f'[server]\nhost = "{host}"\n{PROVIDER}').server.host == host
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file"):
+        load(tmp_path / "nowhere.toml", {})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path, {})
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "headrace.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(path, {})
+
+
+def test_no_message_repeats_a_key(tmp_path: Path) -> None:
+    message = complaint(tmp_path, PROVIDER + 'api_key = "sk-secret"\nconcurrency = "many"\n')
+
+    assert "sk-secret" not in message
+
+
+# --- the environment -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("HEADRACE_SERVER_PORT", "9000", lambda c: c.server.port == 9000),
+        ("HEADRACE_SERVER_HOST", "::1", lambda c: c.server.host == "::1"),
+        ("HEADRACE_SERVER_DEFAULT_MODEL", "simulator/quick", lambda c: c.server.default_model == "simulator/quick"),
+        ("HEADRACE_SERVER_DEFAULT_MODEL", "42", lambda c: c.server.default_model == "42"),
+        ("HEADRACE_SERVER_CORS_ORIGINS", "https://a,https://b", lambda c: c.server.cors_origins == ["https://a", "https://b"]),
+        ("HEADRACE_SERVER_CORS_ORIGINS", "", lambda c: c.server.cors_origins == []),
+        ("HEADRACE_STREAM_HEARTBEAT_S", "2.5", lambda c: c.stream.heartbeat_s == 2.5),
+        ("HEADRACE_STREAM_HEARTBEAT_S", "2", lambda c: c.stream.heartbeat_s == 2),
+        ("HEADRACE_STREAM_SLOW_READER", "gap", lambda c: c.stream.slow_reader == "gap"),
+        ("HEADRACE_LIMITS_CONCURRENT_STREAMS", "3", lambda c: c.limits.concurrent_streams == 3),
+        ("HEADRACE_RETRY_ATTEMPTS_MAX", "1", lambda c: c.retry.attempts_max == 1),
+        ("HEADRACE_SIMULATOR_ENABLED", "true", lambda c: c.simulator.enabled is True),
+        ("HEADRACE_SIMULATOR_ENABLED", "False", lambda c: c.simulator.enabled is False),
+        ("HEADRACE_SIMULATOR_PORT", "8090", lambda c: c.simulator.port == 8090),
+    ],
+)
+def test_the_environment_stands_over_the_file(tmp_path: Path, variable: str, value: str, read: Any) -> None:
+    text = PROVIDER + "[server]\nport = 1\ncors_origins = ['https://file']\n[stream]\nheartbeat_s = 1\n[simulator]\nenabled = false\n"
+    assert read(config_of(tmp_path, text, {variable: value}))
+    assert config_of(tmp_path, text, {}).server.port == 1
+
+
+def test_the_environment_needs_no_file() -> None:
+    assert load(None, {"HEADRACE_SERVER_PORT": "9000"}).server.port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HEADRACE_SERVER_PORT", "many", "server.port"),
+        ("HEADRACE_SERVER_PORT", "99999", "server.port"),
+        ("HEADRACE_STREAM_IDLE_S", "-1", "stream.idle_s"),
+        ("HEADRACE_SERVER_HOST", "0.0.0.0", "server.host"),
+        ("HEADRACE_SIMULATOR_ENABLED", "maybe", "simulator.enabled"),
+    ],
+)
+def test_a_wrong_variable_is_named_too(variable: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(None, {variable: value})
+
+
+# --- models ----------------------------------------------------------------------------------------------------------------
+
+TWO = """
+[providers.a]
+dialect = "openai_chat"
+base_url = "https://a.example.com"
+models = ["small", "org/large"]
+
+[providers.b]
+dialect = "anthropic"
+base_url = "https://b.example.com"
+passthrough = true
+
+[models.alias]
+targets = ["a/small", "b/anything"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        ("a/small", [("a", "small")]),
+        ("small", [("a", "small")]),
+        ("org/large", [("a", "org/large")]),
+        ("a/org/large", [("a", "org/large")]),
+        ("b/anything", [("b", "anything")]),
+        ("anything", [("b", "anything")]),  # the only provider that takes any name
+        ("b/with/slashes", [("b", "with/slashes")]),
+        ("alias", [("a", "small"), ("b", "anything")]),
+        (None, [("a", "small"), ("b", "anything")]),  # the first alias is the default
+    ],
+)
+def test_what_a_model_s_name_means(tmp_path: Path, model: str | None, targets: list[tuple[str, str]]) -> None:
+    found = Catalogue(config_of(tmp_path, TWO)).targets(model)
+
+    assert [(target.provider.name, target.model) for target in found] == targets
+
+
+@pytest.mark.parametrize("model", ["a/unknown", "a/", "/small", "unknown", "c/small"])
+def test_what_means_nothing(tmp_path: Path, model: str) -> None:
+    closed = TWO.replace("passthrough = true", 'models = ["anything"]')
+    catalogue = Catalogue(config_of(tmp_path, closed + "[simulator]\nenabled = true"), "http://127.0.0.1:1")
+    with pytest.raises(UnknownModel) as unknown:
+        catalogue.targets(model)
+    assert unknown.value.field == "model"
+
+
+def test_without_anything_to_choose_from_a_model_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="model is missing"):
+        Catalogue(config_of(tmp_path, PROVIDER)).targets(None)
+
+
+def test_every_number_of_the_configuration_has_its_unit_in_its_name() -> None:
+    for name in StreamConfig.__struct_fields__:
+        assert name == "slow_reader" or name.endswith(("_s", "_s_max", "_bytes", "_bytes_max")), name
+    assert all(math.isfinite(value) for value in msgspec.structs.astuple(StreamConfig()) if isinstance(value, float))
