@@ -31,7 +31,7 @@ class Terminal:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        self.seen = ""
+        self.seen = b""
         ours, theirs = pty.openpty()
         environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "50", "TMPDIR": str(folder)}
         self.process = subprocess.Popen(
@@ -47,14 +47,17 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.seen)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.seen.decode("utf-8", "replace"))
 
     def until(self, words: str) -> None:
         self._read(lambda: words in self.text)
         assert words in self.text, self.text[-2000:]
 
-    def send(self, data: bytes) -> None:
-        os.write(self._fd, data)
+    def leave(self) -> None:
+        """Press Ctrl-D until somebody listens to it: setting up the line's editing discards what was typed before."""
+        while self.process.poll() is None:
+            os.write(self._fd, b"\x04")
+            self._read(lambda: False, 0.5)
 
     def wait(self) -> int:
         """Read to the end, and return the exit status."""
@@ -71,8 +74,8 @@ class Terminal:
             self.process.wait(20)
         os.close(self._fd)
 
-    def _read(self, is_enough: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+    def _read(self, is_enough: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + within_s
         while not is_enough() and time.monotonic() < deadline:
             if not select.select([self._fd], [], [], 0.2)[0]:
                 continue
@@ -80,7 +83,7 @@ class Terminal:
                 data = os.read(self._fd, 65536)
             except OSError:  # the other end is closed
                 return
-            self.seen += data.decode("utf-8", "replace")
+            self.seen += data
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_the_whole_of_it_on_a_terminal_down_to_the_chat(terminal: Callable[..., 
     assert "90 fragments passed on as they came; the relay's log says 90 fragments, parsed once" in text
     children = shown.children()
     assert len(children) == 4, "provider, two relays, nginx"
-    shown.send(b"\x04")
+    shown.leave()
     assert shown.wait() == 0
     assert not any(map(is_alive, children))
 

@@ -52,14 +52,14 @@ def test_the_headline_says_only_what_held_and_what_failed(found: list[Result], s
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (results(), "Six promises, tried on this machine through a real nginx. All six held."),
-        (results(d="failed"), "Six promises, tried on this machine through a real nginx. Five held; the one that failed comes first."),
+        (results(), "Six promises, tried on this machine with a real nginx. All six held."),
+        (results(d="failed"), "Six promises, tried on this machine with a real nginx. Five held; the one that failed comes first."),
         (
             results(a="failed", d="failed"),
-            "Six promises, tried on this machine through a real nginx. Four held; those that failed come first.",
+            "Six promises, tried on this machine with a real nginx. Four held; those that failed come first.",
         ),
-        (only("a", "b"), "Two promises, tried on this machine through a real nginx. All two held."),
-        (only("a"), "One promise, tried on this machine through a real nginx. It held."),
+        (only("a", "b"), "Two promises, tried on this machine with a real nginx. All two held."),
+        (only("a"), "One promise, tried on this machine with a real nginx. It held."),
     ],
 )
 def test_the_summary_counts_what_was_tried(found: list[Result], said: str) -> None:

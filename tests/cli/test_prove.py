@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import click.testing
+import httpx2
 import pytest
 
 import headrace.cli.prove as prove
@@ -96,3 +98,21 @@ def test_what_holds_held_and_what_does_not_failed(monkeypatch: pytest.MonkeyPatc
 def test_what_breaks_off_failed_and_what_cannot_be_tried_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict_of(monkeypatch, OSError("no route")) == ("failed", ["it could not be finished: OSError: no route"])
     assert verdict_of(monkeypatch, NotRun("no /proc here")) == ("not_run", ["no /proc here"])
+
+
+def test_the_report_can_be_shown_on_a_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fetched: list[str] = []
+
+    def serve_once(server: prove.http.server.ThreadingHTTPServer) -> None:
+        url = f"http://127.0.0.1:{server.server_port}/report.html"
+        asking = threading.Thread(target=lambda: fetched.append(httpx2.get(url, trust_env=False).text))
+        asking.start()
+        server.handle_request()
+        asking.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prove.http.server.ThreadingHTTPServer, "serve_forever", serve_once)
+    outcome = invoke(monkeypatch, tmp_path, "--open-port", "0")
+    assert outcome.exit_code == 0
+    assert "/report.html (Ctrl-C ends it)" in outcome.output
+    assert fetched[0].startswith("<!doctype html>")

@@ -118,7 +118,7 @@ def summary(results: list[Result]) -> str:
     tried = [result for result in results if result.verdict != "not_run"]
     failed = [result for result in tried if result.verdict == "failed"]
     promises = "promise" if len(tried) == 1 else "promises"
-    said = f"{_count(len(tried))} {promises}, tried on this machine through a real nginx."
+    said = f"{_count(len(tried))} {promises}, tried on this machine with a real nginx."
     if not failed:
         return f"{said} {'It' if len(tried) == 1 else f'All {_NUMBERS[len(tried)]}'} held."
     held = len(tried) - len(failed)

@@ -78,7 +78,7 @@ def _tools(result: Result) -> str:
         line = line.replace(f'"{name}": {value}', f'<b>"{name}": {value}</b>')
     return _evidence(
         _shown("The arguments as they came", "one underline a fragment", f'<div class="pieces">{pieces}</div>'),
-        _shown("The relay’s log line", "of this stream’s end, in part", f'<div class="log">{line}</div>'),
+        _shown("The relay’s log line", "at this stream’s end, in part", f'<div class="log">{line}</div>'),
     )
 
 
@@ -93,6 +93,9 @@ def _slow(result: Result) -> str:
         ),
         _figure(lambda width: charts.flood(result, width), "Written by the provider", f"to {readers} readers that take nothing", half=True),
         kind="even",
+    ) + (
+        '<p class="sub">Tried at the relay itself. Behind nginx the first megabytes go into its and the kernel’s buffers, '
+        "and the relay keeps the text of what it sent, so that it can be resumed.</p>"
     )
 
 
