@@ -1,6 +1,7 @@
 """The configuration: what is wrong, where, and what would be right."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,21 @@ def test_every_number_of_the_configuration_has_its_unit_in_its_name() -> None:
     for name in StreamConfig.__struct_fields__:
         assert name == "slow_reader" or name.endswith(("_s", "_s_max", "_bytes", "_bytes_max")), name
     assert all(math.isfinite(value) for value in msgspec.structs.astuple(StreamConfig()) if isinstance(value, float))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[providers.a]\ndialect = "openai"\nbase_url = "http://x/v1"\n', "providers.a.dialect: 'openai' is no dialect"),
+        ('[providers.a]\ndialect = "anthropic"\nbase_url = "x"\n', "providers.a.base_url"),
+        (
+            '[simulator]\nenabled = true\n[models.fast]\ntargets = ["simulatr/quick"]\n',
+            "models.fast.targets: There is no model 'simulatr/quick'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_providers_and_models_is_said_before_anything_starts(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "headrace.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(path)

@@ -188,6 +188,7 @@ def check(config: Config) -> None:
     for name in config.providers:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"providers.{name!r}: a provider's name is of letters, digits, '.', '_' and '-'.")
+    Catalogue(config, "http://127.0.0.1" if config.simulator.enabled else None)  # says what is wrong with providers and models
 
 
 class Catalogue:
