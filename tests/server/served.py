@@ -101,7 +101,7 @@ class Connection:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.version = ""
-        self.seen = b""
+        self.seen = bytearray()
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,7 +132,7 @@ class Connection:
         self.seen += data[:-2]
         return data[:-2]
 
-    async def until(self, needle: bytes) -> bytes:
+    async def until(self, needle: bytes) -> bytearray:
         """Read pieces until `needle` has come; return all that was read so far."""
         while needle not in self.seen:
             assert await self.piece(), f"ended before {needle!r}: {self.seen!r}"
@@ -146,7 +146,7 @@ class Connection:
         if self.headers.get("transfer-encoding") == "chunked":
             while await self.piece():
                 pass
-            return self.seen
+            return bytes(self.seen)
         return await self.rest()
 
     async def rest(self) -> bytes:

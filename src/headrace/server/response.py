@@ -112,6 +112,8 @@ class StreamResponse(Response):
         direct.on_drain = reader.drained
         direct.on_full = reader.filled
         direct.on_lost = lambda: self.stream.detach(reader, "disconnected")
+        if direct.full:  # a replay filled it before it could say so
+            reader.filled()
         try:
             if not direct.lost:
                 await reader.closed
