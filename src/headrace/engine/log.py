@@ -16,23 +16,44 @@ from headrace.protocol import events as ev
 from headrace.protocol.lifecycle import Lifecycle
 
 RUN_BYTES_MAX = 32 * 1024
+PACK_EVENTS = 64  # pieces that may wait to be packed
+PACK_BYTES = 1024  # a piece that does not wait
 EVENT_COST = 32  # what an event weighs beside its text, for limits and distances
 
 _RUN_TYPES = (ev.Text, ev.Thinking, ev.ToolCallDelta)
 
 
 class Run:
-    """Consecutive deltas of one block: events `first` … `first + len(ends) - 1`."""
+    """Consecutive deltas of one block: events `first` … `last`.
 
-    __slots__ = ("cls", "ends", "first", "key", "kind", "text")
+    The newest pieces wait in a list and are packed a batch at a time: packing each as it comes would touch two buffers of a stream
+    that has long left the processor's cache.
+    """
+
+    __slots__ = ("_ends", "_text", "cls", "first", "key", "kind", "pieces")
 
     def __init__(self, first: int, cls: type[ev.Event], key: int | str, kind: ev.ThinkingKind) -> None:
         self.first = first
         self.cls = cls
         self.key = key
         self.kind = kind
-        self.text = bytearray()
-        self.ends = array("I")
+        self.pieces: list[str] = []
+        self._text = bytearray()
+        self._ends = array("I")
+
+    @property
+    def text(self) -> bytearray:
+        """All the text, in UTF-8."""
+        if self.pieces:
+            self.pack()
+        return self._text
+
+    @property
+    def ends(self) -> array[int]:
+        """Where in `text` each event ends."""
+        if self.pieces:
+            self.pack()
+        return self._ends
 
     @property
     def cost(self) -> int:
@@ -40,7 +61,16 @@ class Run:
 
     @property
     def last(self) -> int:
-        return self.first + len(self.ends) - 1
+        return self.first + len(self._ends) + len(self.pieces) - 1
+
+    def pack(self) -> int:
+        """Pack what has come since the last time; return the size of all."""
+        text, ends = self._text, self._ends
+        for piece in self.pieces:
+            text += piece.encode()
+            ends.append(len(text))
+        self.pieces.clear()
+        return len(text)
 
     def event(self, first: int, last: int) -> ev.Event:
         """Return events `first` … `last` as one."""
@@ -104,7 +134,7 @@ class Log:
         """
         run = self._run
         cls = event.__class__
-        if run is not None and cls is run.cls and len(run.text) < RUN_BYTES_MAX:
+        if run is not None and cls is run.cls:
             # The same block as the event before: the lifecycle cannot have changed.
             if cls is ev.Text:
                 text = event.text if event.index == run.key else None  # type: ignore[attr-defined]
@@ -114,6 +144,8 @@ class Log:
                 self._extend(run, event, text)
                 return
         self._lifecycle.step(event)
+        if run is not None:
+            run.pack()
         text = _plain_text(event) if cls in _RUN_TYPES else None
         if text is None:
             self._run = None
@@ -208,11 +240,12 @@ class Log:
         return last, spent
 
     def _extend(self, run: Run, event: ev.Event, text: str) -> None:
-        data = text.encode()
-        held = run.text
-        held += data
-        run.ends.append(len(held))
-        self.total += len(data) + EVENT_COST
+        pieces = run.pieces
+        pieces.append(text)
+        size = len(text) if text.isascii() else len(text.encode())
+        if (len(pieces) >= PACK_EVENTS or size > PACK_BYTES) and run.pack() >= RUN_BYTES_MAX:
+            self._run = None
+        self.total += size + EVENT_COST
         event.seq = self.last_seq = self.last_seq + 1
 
     def _keep(self, event: ev.Event) -> None:

@@ -74,24 +74,29 @@ class Flow:
         return twin
 
     def _count(self) -> None:
-        gaps, slices, last = self._gaps, self._slices, self._last
+        gaps, slices, start, last = self._gaps, self._slices, self._start, self._last
+        times, max_gap, per_slice = iter(self._times), self.max_gap, 1 / self.slice_s
         if not self._counted:
-            self.first = last = self._times[0]
-        first_of_all = not self._counted
-        for now in self._times:
-            if first_of_all:
-                first_of_all = False
-            else:
-                gap = now - last
-                if gap > self.max_gap:
-                    self.max_gap = gap
-                bucket = _bucket(int(gap * 1e6))
-                gaps[bucket] = gaps.get(bucket, 0) + 1
+            self.first = last = next(times)
+            self._slice(last)
+            per_slice = 1 / self.slice_s
+        for now in times:
+            gap = now - last
             last = now
-            at = int((now - self._start) / self.slice_s)
-            if at >= len(slices):
-                at = self._grow(at)
-            slices[at] += 1
+            if gap > max_gap:
+                max_gap = gap
+            us = int(gap * 1e6)
+            if us >= 8:  # a bucket each below 8 µs, then four to each doubling
+                bits = us.bit_length()
+                us = (bits << 2) + ((us >> (bits - 3)) & 3) - 8
+            gaps[us] = gaps.get(us, 0) + 1
+            at = int((now - start) * per_slice)
+            if at < len(slices):
+                slices[at] += 1
+            else:
+                self._slice(now)
+                per_slice = 1 / self.slice_s
+        self.max_gap = max_gap
         self._counted += len(self._times)
         self._last = last
         self._times = array("d")
@@ -114,6 +119,10 @@ class Flow:
         """Return the counts in slices of `slice_s`, a power of two times this flow's own."""
         own, ratio = self._slices, round(slice_s / self.slice_s)
         return [sum(own[at : at + ratio]) for at in range(0, len(own), ratio)]
+
+    def _slice(self, now: float) -> None:
+        """Count a token in a slice that is not there yet."""
+        self._slices[self._grow(int((now - self._start) / self.slice_s))] += 1
 
     def _grow(self, at: int) -> int:
         slices = self._slices
@@ -187,14 +196,6 @@ class Meter:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
-
-
-def _bucket(us: int) -> int:
-    """Return the number of the bucket for a gap of `us` microseconds: one each below 8, then four to each doubling."""
-    if us < 8:
-        return us
-    bits = us.bit_length()
-    return (bits << 2) + ((us >> (bits - 3)) & 3) - 8
 
 
 def _bucket_us(bucket: int) -> float:
