@@ -44,7 +44,10 @@ class Outbox:
         writes, self._writes = self._writes, []
         for connection, data in writes:
             if not connection.lost:
-                connection.transport.write(data)
+                try:
+                    connection.transport.write(data)
+                except Exception:  # one that cannot be written to must not cost the others their frames
+                    connection.abort()
 
 
 class DirectConnection:
@@ -77,7 +80,9 @@ class DirectConnection:
         self._chunked = bool(self._cycle.chunked_encoding)
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body. What is written after the client has gone is dropped."""
+        """Send a piece of the body. What is written after the client has gone is dropped, and nothing is no piece."""
+        if not data:  # as a chunk it would be the end of the body
+            return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._outbox.put(self, data)

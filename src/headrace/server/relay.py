@@ -37,6 +37,18 @@ class Relay:
         return self._started and not self.streams.draining
 
     async def start(self) -> None:
+        """Start everything, or nothing.
+
+        Raises:
+            ConfigError: something in the configuration cannot be.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _start(self) -> None:
         settings = self.config.settings()
         if self.config.simulator.enabled:
             self.simulator = Simulator(port=self.config.simulator.port)
