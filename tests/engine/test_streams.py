@@ -323,12 +323,12 @@ async def test_what_still_runs_at_the_end_is_told_so(rig: Rig, wire: Wire) -> No
 async def test_closing_everything(rig: Rig) -> None:
     stream, sink, peer = await answering(rig)
     never_began = rig.ask()
+    tasks = [stream.task, never_began.task]
 
     await rig.streams.aclose()
 
     assert sink.end["code"] == "server_shutdown"
-    assert stream.task is not None
-    assert stream.task.done()
+    assert [task is not None and task.done() for task in tasks] == [True, True]
     assert never_began.ended
     await peer.gone()
     assert rig.streams.running == 0

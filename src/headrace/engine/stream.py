@@ -423,20 +423,23 @@ class Stream:
         self._cancel_asked = (monotonic(), time.time())
         if self.attempt is not None:
             self.attempt.abort()
-        if self.task is not None and not self.task.done():
-            self.task.cancel()  # it may not have begun, so the conclusion is not left to it
+        self._give_up_waiting()  # the task may not have begun, so the conclusion is not left to it
         self._conclude_cancelled()
 
     def fail(self, error: HeadraceError) -> None:
         """End with an error that is not the provider's: a deadline, a limit, a shutdown."""
         self._fail(error)
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
+        self._give_up_waiting()
 
     def broke(self, bug: Exception) -> None:
         """End with an error that is our own fault, and tell the operator."""
         self.streams.observer.internal_error(self, bug)
         self.fail(HeadraceError(detail=repr(bug)))
+
+    def _give_up_waiting(self) -> None:
+        task, self.task = self.task, None  # a cancelled task keeps its frame, and that keeps the stream
+        if task is not None:
+            task.cancel()
 
     def _conclude_cancelled(self) -> None:
         if self.ended:
@@ -507,6 +510,7 @@ class Stream:
             self.attempt.resume_reading()
         if self.attempt is not None:
             self.attempt.conclude(keep_connection=complete)
+            self.attempt = None  # it holds the stream: without it, nobody waits for the garbage collector
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -278,10 +278,8 @@ class Streams:
 
     async def aclose(self) -> None:
         self.drain()
+        tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
         self.end_all()
-        tasks = [stream.task for stream in self._streams.values() if stream.task is not None and not stream.task.done()]
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
