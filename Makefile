@@ -57,7 +57,7 @@ test: setup ## every test, real servers included
 	@$(NEED) nginx libgomp
 	@$(PYTEST) $(ARGS)
 
-quick: setup ## the tests that need no server: seconds
+quick: setup ## the tests that need no server
 	@$(PYTEST) -m 'not real' $(ARGS)
 
 check: setup ## format, lint, types, import rules
@@ -70,7 +70,7 @@ format: setup ## format, and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format .
 
-bench: setup ## measure against nginx and other relays on this machine
+bench: setup ## measure against nginx on this machine
 	@$(NEED) nginx cc
 	@$(BIN)/python -m bench $(ARGS)
 
