@@ -74,8 +74,10 @@ bench: setup ## measure against nginx on this machine
 	@$(NEED) nginx cc
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: setup ## write the generated parts of docs/ anew
-	@$(BIN)/python docs/generate.py
+docs: setup ## measure anew what stands in docs/: the pictures (needs chromium) and benchmarks.md
+	@$(NEED) nginx cc
+	@$(BIN)/headrace prove --images docs/images
+	@$(BIN)/python -m bench --write-docs
 
 requirements: setup ## compile requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra server --group dev -o requirements/dev.txt
