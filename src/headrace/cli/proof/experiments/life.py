@@ -30,7 +30,7 @@ async def run(scene: Scene) -> None:
     numbers = scene.result.numbers
     for key, trace in traces.items():
         numbers[f"{key}_first_s"], numbers[f"{key}_silence_s"] = trace.marks[0].at_s, longest_silence(trace)
-    numbers["heartbeats"] = sum(mark.kind == "life" for mark in silent.marks) - sum(not mark.tokens for mark in shown.marks)
+    numbers["heartbeats"] = sum(mark.kind == "life" and 1 < mark.at_s < THINKING_S for mark in silent.marks)
     _judge(scene, shown, silent)
 
 
