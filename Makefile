@@ -54,7 +54,7 @@ demo: setup ## the relay, a simulated provider and nginx, with what to look at
 	@$(BIN)/headrace demo
 
 test: setup ## every test, real servers included
-	@$(NEED) nginx libgomp
+	@$(NEED) nginx libgomp cc
 	@$(PYTEST) $(ARGS)
 
 quick: setup ## the tests that need no server

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.inputs import openings, reads, texts  # noqa: E402
-from bench.machine import CannotMeasure, allow_open_files, cores, describe, find_program, members, pinned  # noqa: E402
+from bench.machine import CannotMeasure, allow_open_files, cores, describe, members, pinned  # noqa: E402
 from bench.stage import (  # noqa: E402
     DIALECTS,
     Dialect,
@@ -31,9 +31,6 @@ from bench.stage import (  # noqa: E402
 from bench import hot_path, report, side_by_side, stop  # noqa: E402
 from headrace.protocol import dialects, events  # noqa: E402
 from headrace.protocol.sse import SSEParser  # noqa: E402
-
-needs_compiler = pytest.mark.skipif(find_program("cc") is None, reason="no C compiler")
-needs_nginx = pytest.mark.skipif(find_program("nginx") is None, reason="no nginx")
 
 
 def body_of(chunks: list[bytes]) -> bytes:
@@ -182,14 +179,12 @@ def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.real
-@needs_compiler
 def test_the_programs_compile_without_a_warning(tmp_path: Path) -> None:
     compile_programs(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["provider", "readers"]
 
 
 @pytest.mark.real
-@needs_compiler
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_provider_speaks_its_dialect(dialect: Dialect) -> None:
     with Stage.open() as stage, stage.provider(gap_us=1000) as provider:
@@ -204,7 +199,6 @@ def test_the_provider_speaks_its_dialect(dialect: Dialect) -> None:
 
 
 @pytest.mark.real
-@needs_compiler
 def test_a_server_that_fails_is_no_measurement() -> None:
     with Stage.open() as stage, stage.provider(gap_us=1000) as provider, stage.relay(provider, "openai_chat") as server:
         request = request_to_relay(3).replace(b"messages", b"massages")
@@ -213,8 +207,6 @@ def test_a_server_that_fails_is_no_measurement() -> None:
 
 
 @pytest.mark.real
-@needs_compiler
-@needs_nginx
 def test_a_small_run_beside_nginx_gives_sane_figures() -> None:
     load = Load(readers=5, streams_each=1, tokens=10)
     plan = side_by_side.Plan(load=load, warm_up=load, rounds=1)
@@ -233,7 +225,6 @@ def test_a_small_run_beside_nginx_gives_sane_figures() -> None:
 
 
 @pytest.mark.real
-@needs_compiler
 def test_every_stop_reaches_its_provider_and_its_receipt_says_when() -> None:
     with Stage.open() as stage:
         results = stop.run(stage, 5, lambda text: None)
@@ -244,7 +235,6 @@ def test_every_stop_reaches_its_provider_and_its_receipt_says_when() -> None:
 
 
 @pytest.mark.real
-@needs_compiler
 def test_nothing_is_left_running() -> None:
     with Stage.open() as stage, stage.provider(gap_us=1000) as provider, stage.relay(provider, "openai_chat") as server:
         assert provider_report(provider)["started"] == 0
@@ -254,7 +244,6 @@ def test_nothing_is_left_running() -> None:
 
 
 @pytest.mark.real
-@needs_compiler
 def test_the_command_measures_one_part_and_prints_it(tmp_path: Path) -> None:
     code = f"import sys; from pathlib import Path; import bench.__main__ as b; b.RESULTS = Path({str(tmp_path)!r}) / 'a/b/c.json'; "
     code += "b.RESULTS.parent.parent.mkdir(); sys.exit(b.main())"
