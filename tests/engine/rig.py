@@ -20,7 +20,8 @@ from headrace.policy.admission import Line
 from headrace.policy.retry import RetryPolicy
 from headrace.protocol import dialects
 from headrace.protocol import events as ev
-from headrace.protocol.native import SSE, Encoding
+from headrace.protocol.encoding import Encoding
+from headrace.protocol.native import SSE
 from headrace.protocol.request import ChatRequest, Message
 
 FRAMES = re.compile(rb"(?:id: (\d+)\ndata: ([^\n]*)\n\n|: ping\n|data: \[DONE\]\n\n)")

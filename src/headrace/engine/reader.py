@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.protocol.native import Encoding
+from headrace.protocol.encoding import Encoding
 
 if TYPE_CHECKING:
     from headrace.engine.stream import Stream

@@ -27,7 +27,7 @@ from headrace.errors import HeadraceError, LocalProtocolError, UpstreamError, Up
 from headrace.policy import retry
 from headrace.policy.admission import Ticket
 from headrace.protocol import events as ev
-from headrace.protocol.native import Encoding
+from headrace.protocol.encoding import Encoding
 from headrace.protocol.request import ChatRequest
 
 if TYPE_CHECKING:

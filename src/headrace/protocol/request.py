@@ -5,10 +5,14 @@ Every struct refuses fields that it does not know, so that a misspelt `tempratur
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from headrace.protocol.dialects import Dialect
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -40,8 +44,10 @@ class ToolCallPart(Struct, tag="tool_call", kw_only=True, forbid_unknown_fields=
 
 
 class ToolResultPart(Struct, tag="tool_result", kw_only=True, forbid_unknown_fields=True):
+    """What a tool gave. Where a provider's results are text only, images in one are a `BadRequest`."""
+
     tool_call_id: str
-    content: str
+    content: str | list[TextPart | ImagePart]
     ok: bool = True
 
 
@@ -68,7 +74,16 @@ class ThinkingOptions(Struct, kw_only=True, forbid_unknown_fields=True):
     """How much the model should reason: a token budget or an effort, whichever its provider takes."""
 
     budget_tokens: Annotated[int, Meta(ge=1)] | None = None
-    effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class AnswerFormat(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The form that the text of the answer must have: any JSON object, or one of the JSON Schema `json_schema`."""
+
+    type: Literal["json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+    name: str | None = None
+    strict: bool | None = None
 
 
 class ChatRequest(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -78,14 +93,47 @@ class ChatRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
     stop: list[str] | None = None
     tools: list[Tool] | None = None
     tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
+    answer_format: AnswerFormat | None = None
     thinking: bool | ThinkingOptions | None = None
     on_disconnect: Literal["cancel", "grace", "continue"] | Annotated[float, Meta(ge=0, le=3600)] | None = None
     slow_reader: Literal["pause", "gap"] | None = None
     metadata: dict[str, Any] | None = None
     stream: Literal[True] | None = None
+
+    dialect: ClassVar[None] = None
+
+    def upstream(self, dialect: Dialect, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
+        """Return what goes to a provider.
+
+        Raises:
+            BadRequest: this provider's dialect cannot say it; `field` names what.
+        """
+        return dialect.build_request(self, model, quirks)
+
+    def forget(self) -> None:
+        """Let go of what is not needed once the answer is over: what is kept for late readers is the answer."""
+        self.messages, self.tools = [], None
+
+
+class Request(Protocol):
+    """What a stream needs of a request, in whatever words it came: a `ChatRequest`, or a `SurfaceRequest` around a client's own body."""
+
+    on_disconnect: Literal["cancel", "grace", "continue"] | float | None
+    slow_reader: Literal["pause", "gap"] | None
+
+    @property
+    def dialect(self) -> str | None:
+        """The provider dialect whose frames its reader wants as they are, or None."""
+        ...
+
+    def upstream(self, dialect: Dialect, model: str, quirks: Mapping[str, object]) -> UpstreamRequest: ...
+
+    def forget(self) -> None: ...
 
 
 class UpstreamRequest(Struct, kw_only=True):

@@ -20,8 +20,9 @@ from headrace.engine.stream import Stream
 from headrace.errors import BadRequest, BodyTimeout, HeadraceError
 from headrace.protocol import events as ev
 from headrace.protocol.accumulate import Accumulator
+from headrace.protocol.encoding import Encoding
 from headrace.protocol.lenient import DEPTH_MAX
-from headrace.protocol.native import NDJSON, SSE, Encoding
+from headrace.protocol.native import NDJSON, SSE
 from headrace.protocol.request import ChatRequest, ToolCallPart
 from headrace.server.body import check_depth, parse, read_body
 from headrace.server.relay import Relay

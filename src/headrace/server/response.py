@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from headrace.engine.reader import Reader
 from headrace.engine.stream import Stream
-from headrace.protocol.native import Encoding
+from headrace.protocol.encoding import Encoding
 from headrace.server.direct import EXTENSION, DirectConnection
 
 SINK_BYTES_MAX = 64 * 1024

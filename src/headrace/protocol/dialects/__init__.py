@@ -1,16 +1,24 @@
-"""One folder a provider's language. Each has `request` (our request → its bytes) and `decode` (its stream → our events).
+"""One folder a language. Towards providers it has `request` (our request → its bytes) and `decode` (its stream → our events), and
+exports `DIALECT`; towards clients it has `parse` (its request → ours), `encode` and `reply` (our events → its stream, or its whole answer),
+and exports `SURFACE` in its module `surface`.
 
-A dialect is looked up by the name that the configuration gives it; adding one adds a folder and a line here.
+Both halves are looked up by name; adding one adds a folder and a line here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
 
 from headrace.protocol import events as ev
 from headrace.protocol.blocks import ToolArguments
 from headrace.protocol.request import ChatRequest, UpstreamRequest
+from headrace.protocol.sse import SSEEvent
+from headrace.protocol.surface import Surface
+
+PROVIDERS = ("anthropic", "gemini", "openai_chat", "openai_responses")
+CLIENTS = ("ai_sdk", "anthropic", "openai_chat", "openai_responses")
 
 
 class Decoder(Protocol):
@@ -18,11 +26,22 @@ class Decoder(Protocol):
 
     The terminal event is the last one that `feed` or `finish` ever returns; it comes without `metrics` and without `usage`,
     which its owner adds. After it both return nothing.
+
+    Attributes:
+        frames: the events of the body as they came, for a reader who speaks the dialect itself; None where nobody wants them. Whoever
+            does takes them out. The one that ended the stream is the last.
     """
+
+    frames: list[SSEEvent] | None
 
     @property
     def finished(self) -> bool:
         """Whether the terminal event has been returned."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer itself has come. Before that, another provider can be asked without anybody's noticing."""
         ...
 
     @property
@@ -43,13 +62,22 @@ class Decoder(Protocol):
 
 
 class Dialect(NamedTuple):
-    """`auth_header` makes the header that carries the provider's key. `build_request(request, model, quirks)`."""
+    """The half that is spoken to providers.
+
+    Attributes:
+        build_request: `(request, model, quirks)` to what is sent. Raises `BadRequest`, whose `field` is in our words.
+        forward_request: the same from a body that is in this dialect already, which keeps whatever we do not know.
+        new_decoder: a decoder for one answer.
+        auth_headers: the headers that carry the provider's key.
+        error_message: what a body that is no stream says, fit to be shown.
+    """
 
     name: str
     build_request: Callable[[ChatRequest, str, Mapping[str, object]], UpstreamRequest]
     new_decoder: Callable[[Mapping[str, object]], Decoder]
     auth_headers: Callable[[str], dict[str, str]]
     error_message: Callable[[bytes], str | None]
+    forward_request: Callable[[dict[str, Any], str, Mapping[str, object]], UpstreamRequest]
 
 
 def load(name: str) -> Dialect:
@@ -58,9 +86,13 @@ def load(name: str) -> Dialect:
     Raises:
         KeyError: there is none; the error's argument lists those that exist.
     """
-    from headrace.protocol.dialects import anthropic, openai_chat
+    if name not in PROVIDERS:
+        raise KeyError(f"{name!r} is no dialect; there are {', '.join(PROVIDERS)}")
+    dialect: Dialect = import_module(f"{__name__}.{name}").DIALECT
+    return dialect
 
-    known = {"anthropic": anthropic.DIALECT, "openai_chat": openai_chat.DIALECT}
-    if name not in known:
-        raise KeyError(f"{name!r} is no dialect; there are {', '.join(sorted(known))}")
-    return known[name]
+
+def surface(name: str) -> Surface:
+    """Return the surface of that name, one of `CLIENTS`."""
+    found: Surface = import_module(f"{__name__}.{name}.surface").SURFACE
+    return found

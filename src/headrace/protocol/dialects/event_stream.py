@@ -22,9 +22,10 @@ class EventStreamDecoder(ABC):
 
     Attributes:
         finished: whether the terminal event has been returned.
+        frames: the body's events as they came, if somebody set a list to put them in.
     """
 
-    __slots__ = ("_head", "_sse", "_writer", "finished")
+    __slots__ = ("_head", "_sse", "_writer", "finished", "frames")
 
     def __init__(self, quirks: Mapping[str, object] | None = None, *, event_fields: Sequence[str] = ()) -> None:
         line_bytes_max = (quirks or {}).get("line_bytes_max")
@@ -32,9 +33,15 @@ class EventStreamDecoder(ABC):
         self._sse = SSEParser(line_bytes_max, EVENT_BYTES_MAX, event_fields)
         self._writer = BlockWriter()
         self.finished = False
+        self.frames: list[SSEEvent] | None = None
         # The body's beginning, until a dialect has seen an event of its own and sets None: a body without any may still be a
         # plain JSON error.
         self._head: bytearray | None = bytearray()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer itself has come."""
+        return self._writer.begun
 
     @property
     def finished_calls(self) -> list[tuple[str, ToolArguments]]:
@@ -46,7 +53,10 @@ class EventStreamDecoder(ABC):
         if self.finished:
             return []
         try:
+            frames = self.frames
             for event in self._sse.feed(chunk):
+                if frames is not None:
+                    frames.append(event)
                 if self._take(event):
                     break
         except RemoteProtocolError:
@@ -65,6 +75,8 @@ class EventStreamDecoder(ABC):
         try:
             for event in self._sse.feed(b"\n\n"):
                 if event.data.startswith(b"[DONE]") or is_json(event.data):
+                    if self.frames is not None:
+                        self.frames.append(event)
                     self._take(event)
             self._sse.finish()
         except RemoteProtocolError:

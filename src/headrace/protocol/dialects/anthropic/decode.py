@@ -100,6 +100,11 @@ class AnthropicDecoder(EventStreamDecoder):
         self._counts: dict[str, int] = {}
         self._told_usage: ev.Usage | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether any block has come, also one that is carried as it is."""
+        return self._any_block
+
     def _take(self, event: SSEEvent) -> bool:
         self._head = None
         try:

@@ -38,7 +38,7 @@ MAX_TOKENS_DEFAULT = 4096
 BUDGET_TOKENS_MIN = 1024
 
 _encode = msgspec.json.Encoder().encode
-_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384}
+_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": 32768}
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -73,6 +73,15 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     if isinstance(extra, Mapping):
         body |= extra
     return UpstreamRequest(path=str(quirks.get("path") or "/v1/messages"), body=_encode(body), headers=_headers(quirks))
+
+
+def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
+    """Return a client's own body for `model`: streamed, and otherwise as it came."""
+    forwarded = {**body, "model": model, "stream": True}
+    extra = quirks.get("extra_body")
+    if isinstance(extra, Mapping):
+        forwarded |= extra
+    return UpstreamRequest(path=str(quirks.get("path") or "/v1/messages"), body=_encode(forwarded), headers=_headers(quirks))
 
 
 def auth_headers(api_key: str) -> dict[str, str]:

@@ -71,6 +71,18 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     return UpstreamRequest(path=str(quirks.get("path") or "/chat/completions"), body=_encode(body))
 
 
+def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
+    """Return a client's own body for `model`: streamed, with the usage chunk asked for, and otherwise as it came."""
+    forwarded = {**body, "model": model, "stream": True}
+    if quirks.get("include_usage", True):
+        options = body.get("stream_options")
+        forwarded["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    extra = quirks.get("extra_body")
+    if isinstance(extra, Mapping):
+        forwarded |= extra
+    return UpstreamRequest(path=str(quirks.get("path") or "/chat/completions"), body=_encode(forwarded))
+
+
 def auth_headers(api_key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"}
 
