@@ -134,6 +134,14 @@ class QueueTimeout(HeadraceError):
     default_message = "The wait for this model took too long."
 
 
+class Cancelled(HeadraceError):
+    """Somebody stopped the answer. The native protocol calls that an end; protocols without a word for it call it an error."""
+
+    code = "cancelled"
+    status = 499
+    default_message = "The answer was stopped."
+
+
 class ServerShutdown(HeadraceError):
     code = "server_shutdown"
     status = 503
@@ -150,7 +158,7 @@ class StreamTooLong(HeadraceError):
 class StreamTooLarge(HeadraceError):
     code = "stream_too_large"
     status = 502
-    default_message = "The answer is larger than this relay allows."
+    default_message = "The answer is larger than this relay gives as a whole: ask for a stream."
 
 
 class SlowConsumer(HeadraceError):
@@ -166,7 +174,10 @@ class SlowConsumer(HeadraceError):
 
 
 class UpstreamError(HeadraceError):
-    """Base of what goes wrong at the provider. `provider_status` is its HTTP status where it gave one."""
+    """Base of what goes wrong at the provider.
+
+    `provider_status` is its HTTP status where it gave one, `provider_body` its own JSON, without the relay's credentials.
+    """
 
     code = "upstream_error"
     status = 502
@@ -184,6 +195,7 @@ class UpstreamError(HeadraceError):
     ) -> None:
         super().__init__(public_message, detail=detail, field=field, retry_after_s=retry_after_s)
         self.provider_status = provider_status
+        self.provider_body: bytes | None = None
 
 
 class UpstreamConnect(UpstreamError):

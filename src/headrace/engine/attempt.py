@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headrace.engine.provider import Target, error_from_response, is_stream
 from headrace.engine.upstream.connection import ResponseHead, UpstreamConnection
-from headrace.errors import HeadraceError, UpstreamConnect, UpstreamError
+from headrace.errors import HeadraceError, StreamTooLarge, UpstreamConnect, UpstreamError
 from headrace.protocol import events as ev
 from headrace.protocol.dialects import Decoder
 
@@ -149,6 +149,8 @@ class Attempt:
         if is_stream(head):
             provider = self.target.provider
             self._decoder = provider.dialect.new_decoder(provider.quirks)
+            if self._stream.provider_answered(provider.dialect.name):
+                self._decoder.frames = []
 
     def on_body(self, data: bytes) -> None:
         now = self.heard_at = monotonic()
@@ -157,10 +159,15 @@ class Attempt:
         if decoder is not None:
             try:
                 events = decoder.feed(data)
-                if events:
+                if decoder.frames:
+                    frames, decoder.frames = decoder.frames, []
+                    self._stream.take(events, now, frames, begun=decoder.begun)
+                elif events:
                     self._stream.take(events, now)
             except Exception as error:
                 self._break(error)
+            if self._stream.bytes_in > self._stream.bytes_in_max:
+                self._stream.fail(StreamTooLarge())
         elif len(self._error_body) < ERROR_BODY_BYTES_MAX:
             self._error_body += data
 
@@ -170,7 +177,7 @@ class Attempt:
             try:
                 events = self._decoder.finish()
                 if events:
-                    self._stream.take(events, monotonic())
+                    self._stream.take(events, monotonic(), self._decoder.frames, begun=self._decoder.begun)
             except Exception as bug:
                 self._break(bug)
         elif self._head is not None:

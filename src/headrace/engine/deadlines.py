@@ -40,7 +40,7 @@ def next_due(stream: Stream) -> float:
         if reader.blocked_at is not None:
             due = min(due, reader.blocked_at + settings.slow_reader_s)
         else:
-            due = min(due, reader.heard_at + settings.heartbeat_s)
+            due = min(due, reader.wrote_at + settings.heartbeat_s)
     return due
 
 

@@ -20,9 +20,10 @@ from headrace.errors import (
 )
 from headrace.policy.admission import Line
 from headrace.protocol.dialects import Dialect
-from headrace.protocol.request import ChatRequest
+from headrace.protocol.request import Request
 
 _STREAM_TYPES = frozenset({"text/event-stream", "text/plain", "application/octet-stream", "binary/octet-stream", ""})
+PASSED_BODY_BYTES_MAX = 16 * 1024  # of an error that callers of the same dialect get as it came
 SECRET_CHARACTERS_MIN = 8  # a shorter value would be found in what is none
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -68,13 +69,13 @@ class Provider:
             said = said.replace(secret, "[masked]")
         return said
 
-    def request_bytes(self, request: ChatRequest, model: str, request_id: str) -> bytes:
+    def request_bytes(self, request: Request, model: str, request_id: str) -> bytes:
         """Return the whole HTTP request.
 
         Raises:
             BadRequest: this dialect cannot say what the request says; the error names the field.
         """
-        upstream = self.dialect.build_request(request, model, self.quirks)
+        upstream = request.upstream(self.dialect, model, self.quirks)
         extra = "".join(f"{key}: {_header_value(value)}\r\n" for key, value in upstream.headers.items())
         head = (
             f"POST {self.prefix}{upstream.path} HTTP/1.1\r\n{self._fixed_head}{extra}"
@@ -96,6 +97,13 @@ def is_stream(head: ResponseHead) -> bool:
 
 def error_from_response(provider: Provider, head: ResponseHead, body: bytes) -> UpstreamError:
     """Return what an answer that is no stream means: by its status, in the provider's own words where it gave any."""
+    error = _error_of_status(provider, head, body)
+    if head.status >= 400 and head.content_type == "application/json" and len(body) <= PASSED_BODY_BYTES_MAX:
+        error.provider_body = provider.redact(body.decode("utf-8", "replace")).encode()
+    return error
+
+
+def _error_of_status(provider: Provider, head: ResponseHead, body: bytes) -> UpstreamError:
     said = provider.dialect.error_message(body)
     said = said and provider.redact(said)
     detail = f"HTTP {head.status} {head.content_type or 'without content-type'}" + (f": {said}" if said else "")

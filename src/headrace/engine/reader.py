@@ -42,11 +42,28 @@ class Reader:
         cursor: the last `seq` that was written to the sink.
         blocked_at: since when the sink has been full, or when it last took anything since.
         closed: done when nothing more will be written; its result is the reason.
+        opening: for a response that is opened only when it is known how (`held`): done when the provider has answered, when the stream or
+            the reader is over, or when a heartbeat is due. Nothing is written before `release`.
+        raw: whether it gets the provider's own frames, of which it has those up to `position`.
     """
 
-    __slots__ = ("blocked_at", "bytes_out", "closed", "cursor", "encoding", "pending_mark", "sink", "stream", "wrote_at")
+    __slots__ = (
+        "blocked_at",
+        "bytes_out",
+        "closed",
+        "cursor",
+        "encoding",
+        "held",
+        "opening",
+        "pending_mark",
+        "position",
+        "raw",
+        "sink",
+        "stream",
+        "wrote_at",
+    )
 
-    def __init__(self, stream: Stream, sink: Sink, encoding: Encoding, after: int) -> None:
+    def __init__(self, stream: Stream, sink: Sink, encoding: Encoding, after: int, *, held: bool = False) -> None:
         self.stream = stream
         self.sink = sink
         self.encoding = encoding
@@ -56,30 +73,61 @@ class Reader:
         self.pending_mark = 0
         self.bytes_out = 0
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.held = held
+        self.opening: asyncio.Future[None] | None = asyncio.get_running_loop().create_future() if held else None
+        self.raw = False
+        self.position = 0
 
     @property
     def lag(self) -> int:
-        """How far it is behind the writer, in bytes of the log."""
+        """How far it is behind the writer, in bytes of the log, or of the provider's frames if it gets those."""
+        wire = self.stream.wire
+        if self.raw and wire is not None:
+            return wire.total - self.position
         return self.stream.log.distance(self.cursor)
-
-    @property
-    def heard_at(self) -> float:
-        """When the reader was last sent anything: for one that is right behind the writer, the newest token at the latest.
-
-        A token does not note its own time here, so an event that is none may go unnoticed; a heartbeat then comes early.
-        """
-        stream = self.stream
-        return max(self.wrote_at, stream.meter.ingress.last) if self.cursor == stream.log.last_seq else self.wrote_at
 
     def catch_up(self) -> None:
         """Write from the log until the sink is full or the reader is where the writer is, then the end marker if it is the end."""
+        if self.held:
+            return
         log = self.stream.log
-        while self.cursor < log.last_seq and not self.sink.full:
-            events, _ = log.read(self.cursor, READ_BYTES, compact=True)
-            self.write(self.encoding.encode(events))
-            self.cursor = events[-1].seq
+        if self.raw:
+            self._catch_up_frames()
+        else:
+            compact = self.encoding.compact
+            while self.cursor < log.last_seq and not self.sink.full:
+                events, _ = log.read(self.cursor, READ_BYTES, compact=compact)
+                self.write(self.encoding.encode(events))
+                self.cursor = events[-1].seq
         if self.cursor == log.last_seq:
             self.stream.reader_delivered(self)
+
+    def _catch_up_frames(self) -> None:
+        """The same from the provider's frames: what the relay said before them, they themselves, and the end."""
+        stream, wire = self.stream, self.stream.wire
+        assert wire is not None
+        if self.cursor < wire.start_seq:
+            events, _ = stream.log.read(self.cursor, READ_BYTES, compact=False)
+            self.write(self.encoding.encode([event for event in events if event.seq <= wire.start_seq]))
+            self.cursor = wire.start_seq
+        while self.position < wire.total and not self.sink.full:
+            frames, self.position = wire.read(self.position, READ_BYTES)
+            self.write(self.encoding.forward(frames))
+        stream.frames_taken()
+        if self.position == wire.total and not self.sink.full:
+            if stream.log.ended and stream.end is not None:
+                self.write(self.encoding.encode([stream.end]))
+            self.cursor = stream.log.last_seq
+
+    def open(self) -> None:
+        """It is known how the response begins."""
+        if self.opening is not None and not self.opening.done():
+            self.opening.set_result(None)
+
+    def release(self) -> None:
+        """The response has been opened: write what has come, and whatever comes."""
+        self.held = False
+        self.stream.reader_drained(self)
 
     def write(self, data: bytes) -> None:
         self.sink.write(data)
@@ -99,6 +147,15 @@ class Reader:
         if not self.closed.done():
             self.stream.reader_drained(self)
 
+    def beat(self) -> None:
+        """There has been nothing to send for a while."""
+        if self.held:
+            self.wrote_at = time.monotonic()
+            self.open()
+        else:
+            self.write(self.encoding.heartbeat)
+
     def close(self, reason: str) -> None:
+        self.open()
         if not self.closed.done():
             self.closed.set_result(reason)

@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Literal
 
 from headrace.engine import deadlines, ending
 from headrace.engine.attempt import Attempt
+from headrace.engine.delivery import deliver, review_pressure
 from headrace.engine.ending import PHASE_OF, Phase, Receipt
 from headrace.engine.log import Log
 from headrace.engine.meter import Meter
 from headrace.engine.provider import Target
 from headrace.engine.reader import Reader, Sink
-from headrace.errors import HeadraceError, LocalProtocolError, UpstreamError, UpstreamIdle, UpstreamTruncated
+from headrace.engine.wire import Wire
+from headrace.errors import BadRequest, HeadraceError, LocalProtocolError, UpstreamError, UpstreamIdle, UpstreamTruncated
 from headrace.policy import retry
 from headrace.policy.admission import Ticket
 from headrace.protocol import events as ev
 from headrace.protocol.encoding import Encoding
-from headrace.protocol.request import ChatRequest
+from headrace.protocol.request import Request
+from headrace.protocol.sse import SSEEvent
 
 if TYPE_CHECKING:
     from headrace.engine.streams import Streams
@@ -47,7 +50,6 @@ class Stream:
     __slots__ = (
         "_cancel_asked",
         "_cancel_phase",
-        "_far_position",
         "_first_request",
         "_ticket",
         "_timer",
@@ -55,15 +57,19 @@ class Stream:
         "_turn",
         "attempt",
         "bytes_in",
+        "bytes_in_max",
         "bytes_out",
         "cancel_cause",
         "created_at",
+        "delivered",
         "detached_at",
         "detail",
         "done",
         "end",
         "ended",
         "expires_at",
+        "failure",
+        "far_position",
         "has_content",
         "id",
         "log",
@@ -83,13 +89,14 @@ class Stream:
         "tool_calls",
         "usage",
         "user",
+        "wire",
     )
 
     def __init__(
         self,
         streams: Streams,
         stream_id: str,
-        request: ChatRequest,
+        request: Request,
         targets: list[Target],
         *,
         user: str,
@@ -111,10 +118,14 @@ class Stream:
         self.readers: list[Reader] = []
         self.readers_total = 0
         self.bytes_in = 0
+        self.bytes_in_max = math.inf  # for an answer that is kept whole
         self.bytes_out = 0
         self.ended = False
+        self.delivered = False  # whether a reader has been given the end
         self.end: ev.StreamEnd | ev.Error | None = None
+        self.failure: HeadraceError | None = None
         self.receipt: Receipt | None = None
+        self.wire: Wire | None = None
         self.usage: ev.Usage | None = None
         self.tool_calls: list[tuple[str, int, int]] = []
         self.detail: str | None = None
@@ -130,7 +141,7 @@ class Stream:
         self._first_request = b""
         self._cancel_asked = (0.0, 0.0)
         self._cancel_phase: Phase = "queued"
-        self._far_position = 0
+        self.far_position = 0
         self.detached_at: float | None = received_at
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -148,6 +159,11 @@ class Stream:
         if self.attempt is not None:
             return self.attempt.phase
         return "queued" if self.in_line else "connecting"
+
+    @property
+    def size(self) -> int:
+        """Bytes kept for readers to come; the same from the end on."""
+        return self.log.size + (self.wire.size if self.wire is not None and self.wire.keep else 0)
 
     @property
     def in_line(self) -> bool:
@@ -192,7 +208,7 @@ class Stream:
         )
         self._stand_in_line(ticket)
         self.task = asyncio.get_running_loop().create_task(self._run())
-        self._schedule(monotonic())
+        self.schedule(monotonic())
 
     def _stand_in_line(self, ticket: Ticket) -> None:
         self._ticket = ticket
@@ -245,6 +261,7 @@ class Stream:
             if again.next_target:
                 at, attempt = at + 1, 1
                 following = self.targets[at]
+                self._first_request = self._said_to(following, error)
                 self._notify("fallback_model", f"{self.target.model} failed; {following.model} answers instead.")
                 await self._change_line(following)
             else:
@@ -252,6 +269,13 @@ class Stream:
                 self._notify("retrying", f"{error.public_message} Trying again.")
             self.attempt = None
             await asyncio.sleep(again.delay_s)
+
+    def _said_to(self, target: Target, error: UpstreamError) -> bytes:
+        """Return the request for another target. If that one cannot be asked this at all, the first one's error is the answer."""
+        try:
+            return target.provider.request_bytes(self.request, target.model, self.request_id)
+        except BadRequest:
+            raise error from None
 
     async def _change_line(self, target: Target) -> None:
         """Give up the place at the provider that failed, and take one, or wait for one, at the next."""
@@ -261,7 +285,7 @@ class Stream:
         self.attempt = None
         self._stand_in_line(self.streams.change_line(self, self._ticket, target.provider.line))
         if self._turn is not None and not self._turn.done():
-            self._schedule(self.queued_at)
+            self.schedule(self.queued_at)
             await self._turn
 
     async def _try_once(self, target: Target) -> UpstreamError | None:
@@ -269,22 +293,42 @@ class Stream:
         if not request:
             request = target.provider.request_bytes(self.request, target.model, self.request_id)
         self.attempt = Attempt(self, target)
+        self._change_wire(None)
         return await self.attempt.run(request)
 
     def request_sent(self, now: float) -> None:
         """The request is on its way: the first-token deadline begins."""
         self.meter.sent_at = now
-        self._schedule(now)
+        self.schedule(now)
+
+    def provider_answered(self, dialect: str) -> bool:
+        """The provider has begun to stream. Return whether somebody reads its frames as they are."""
+        if dialect == self.request.dialect:
+            wire = Wire(dialect, self.log.last_seq, keep=self.request.keep_frames, bytes_max=self.settings.log_bytes_max)
+            self._change_wire(wire)
+        for reader in self.readers:
+            reader.open()
+        return self.wire is not None
+
+    def _change_wire(self, wire: Wire | None) -> None:
+        self.wire = wire
+        for reader in self.readers:
+            reader.raw = wire is not None and reader.encoding.dialect == wire.dialect
+            reader.position = 0
 
     # --- the hot path: called on the stack of the socket's read ---------------------------------------------------------
 
-    def take(self, events: list[ev.Event], now: float) -> None:
-        """Append what the decoder made of one read, pass it on, and end where it says so."""
+    def take(self, events: list[ev.Event], now: float, frames: list[SSEEvent] | None = None, *, begun: bool = False) -> None:
+        """Append what the decoder made of one read, pass it on, and end where it says so.
+
+        `frames`: the provider's own, for readers who want those; `begun`: whether they hold anything of the answer itself.
+        """
         terminal: ev.StreamEnd | ev.Error | None = None
-        last = events[-1]
-        if isinstance(last, ev.TERMINAL):
-            terminal = last
-            events.pop()
+        if events:
+            last = events[-1]
+            if isinstance(last, ev.TERMINAL):
+                terminal = last
+                events.pop()
         log, tokens = self.log, 0
         before = log.last_seq
         for event in events:
@@ -297,27 +341,41 @@ class Stream:
             self.has_content = True
         elif not self.has_content:
             self.has_content = any(type(event) not in _NOT_CONTENT for event in events)
-        if events:
-            self._deliver(events, before, tokens, now)
+        if frames and self.wire is not None:
+            frames = self.wire.admit(frames, begun=begun or isinstance(terminal, ev.StreamEnd))
+        if events or frames:
+            deliver(self, events, before, tokens, now, frames or [])
         if terminal is not None:
             if isinstance(terminal, ev.Error):
                 terminal.message = self.target.provider.redact(terminal.message)
-            if isinstance(terminal, ev.Error) and not self.has_content and self.attempt is not None:
+            if isinstance(terminal, ev.Error) and self.attempt is not None and not self.answered:
                 self.attempt.fail(ending.as_failure(terminal))
             else:
                 self._conclude(terminal)
 
+    @property
+    def answered(self) -> bool:
+        """Whether readers have been given anything of an answer: from then on there is no other attempt."""
+        return self.has_content or (self.wire is not None and self.wire.committed)
+
     # --- readers -----------------------------------------------------------------------------------------------------
 
-    def attach(self, sink: Sink, encoding: Encoding, after: int = 0) -> Reader:
-        """Add a reader that has everything up to `after`; what it lacks is written at once, as far as its sink takes it."""
-        reader = Reader(self, sink, encoding, after)
+    def attach(self, sink: Sink, encoding: Encoding, after: int = 0, *, held: bool = False) -> Reader:
+        """Add a reader that has everything up to `after`; what it lacks is written at once, as far as its sink takes it.
+
+        `held`: nothing is written before `Reader.release`; `Reader.opening` tells when it is known how the response begins.
+        """
+        reader = Reader(self, sink, encoding, after, held=held)
+        if self.wire is not None:
+            reader.raw = encoding.dialect == self.wire.dialect
+        if self.ended:
+            reader.open()
         self.readers.append(reader)
         self.readers_total += 1
         self.detached_at = None
         reader.catch_up()
-        self._review_pressure()
-        self._schedule(monotonic())
+        review_pressure(self)
+        self.schedule(monotonic())
         return reader
 
     def detach(self, reader: Reader, reason: str) -> None:
@@ -326,8 +384,9 @@ class Stream:
         if reader not in self.readers:
             return
         self.readers.remove(reader)
+        self.frames_taken()
         self.bytes_out += reader.bytes_out
-        self._far_position = max(self._far_position, self.log.total - reader.lag)
+        self.far_position = max(self.far_position, self.log.total - reader.lag)
         self.streams.observer.reader_closed(self, reason)
         if self.ended:
             return
@@ -337,68 +396,29 @@ class Stream:
             if self.grace_s == 0:
                 self.cancel("disconnect")
                 return
-            self._schedule(now)
-        self._review_pressure()
+            self.schedule(now)
+        review_pressure(self)
 
     def reader_drained(self, reader: Reader) -> None:
         reader.catch_up()
-        self._review_pressure()
+        review_pressure(self)
 
     def reader_filled(self) -> None:
-        self._schedule(monotonic())
+        self.schedule(monotonic())
+
+    def frames_taken(self) -> None:
+        """A reader has taken frames from the wire: those that all have taken are let go."""
+        if self.wire is not None:
+            self.wire.release(min((reader.position for reader in self.readers if reader.raw), default=self.wire.total))
 
     def reader_delivered(self, reader: Reader) -> None:
         """A reader has all there is: after the terminal event that is the end of it."""
         self.meter.caught_up(monotonic())
         if self.log.ended:
+            self.delivered = True
             if reader.encoding.end_marker:
                 reader.write(reader.encoding.end_marker)
             reader.close("complete")
-
-    def _deliver(self, events: list[ev.Event], before: int, tokens: int, now: float) -> None:
-        """Write a batch to every reader that is right behind it; the others find it in the log when they drain."""
-        log = self.log
-        encoding: Encoding | None = None
-        data = b""
-        for reader in self.readers:
-            sink = reader.sink
-            if reader.cursor != before or sink.full:
-                continue
-            if reader.encoding is not encoding:
-                encoding = reader.encoding
-                data = encoding.encode(events)
-            reader.cursor = log.last_seq
-            reader.bytes_out += len(data)
-            sink.write(data)
-        if encoding is not None:
-            if tokens:
-                self.meter.passed(tokens, now)
-        else:
-            if tokens:
-                self.meter.held_back(tokens, now)
-            self._review_pressure()
-
-    def _review_pressure(self) -> None:
-        """Pause the upstream where the foremost reader is too far behind, resume it where it has caught up.
-
-        Under the policy `gap` nobody is waited for. Without a reader the furthest place that any had reached counts, with more room.
-        """
-        settings = self.settings
-        if self.ended or self.attempt is None or (self.request.slow_reader or settings.slow_reader) == "gap":
-            return
-        high = settings.high_water_bytes
-        if self.readers:
-            lag = min(reader.lag for reader in self.readers)
-        else:
-            lag = self.log.total - self._far_position
-            high = settings.log_bytes_max if self.grace_s is None else max(high, settings.detached_bytes_max)
-        if not self.paused and lag > high:
-            self.paused = True
-            self.attempt.pause_reading()
-        elif self.paused and lag <= min(high, settings.low_water_bytes if self.readers else high):
-            self.paused = False
-            self.attempt.resume_reading()
-            self._schedule(self.attempt.heard_at)
 
     # --- events of our own -------------------------------------------------------------------------------------------
 
@@ -407,7 +427,7 @@ class Stream:
         for event in events:
             self.log.append(event)
         if events:
-            self._deliver(events, first, 0, monotonic())
+            deliver(self, events, first, 0, monotonic())
 
     def _notify(self, code: str, message: str) -> None:
         self._append_and_deliver([ev.Notice(code=code, message=message)])
@@ -465,6 +485,7 @@ class Stream:
     def _fail(self, error: HeadraceError) -> None:
         if self.ended:
             return
+        self.failure = error
         self.detail = error.detail or self.detail
         self._close_blocks()
         self._conclude(
@@ -479,6 +500,8 @@ class Stream:
 
     def _close_blocks(self) -> None:
         try:
+            if self.wire is not None and (held := self.wire.commit()):
+                deliver(self, [], self.log.last_seq, 0, monotonic(), held)
             if self.attempt is not None:
                 self._append_and_deliver(self.attempt.close_blocks())
         except Exception as bug:
@@ -504,7 +527,7 @@ class Stream:
         if isinstance(terminal, ev.Error):
             terminal.partial = self.has_content
         self.expires_at = time.time() + self.settings.retention_s
-        self.request.messages, self.request.tools = [], None  # what is kept for late readers is the answer
+        self.request.forget()
         self.log.append(terminal)
         if self.paused and self.attempt is not None:
             self.attempt.resume_reading()
@@ -515,16 +538,17 @@ class Stream:
             self._timer.cancel()
             self._timer = None
         for reader in list(self.readers):
+            reader.open()
             if not reader.sink.full:
                 reader.catch_up()
-        self._schedule(now)
+        self.schedule(now)
         self.streams.ended(self, self._ticket, now)
         if not self.done.done():
             self.done.set_result(None)
 
     # --- deadlines and heartbeats: one lazy timer --------------------------------------------------------------------
 
-    def _schedule(self, now: float) -> None:
+    def schedule(self, now: float) -> None:
         """Arm the timer for the nearest deadline. Tokens do not touch it: it finds out when it fires that it is not due yet."""
         due = deadlines.next_due(self)
         if self._timer is not None:
@@ -552,7 +576,7 @@ class Stream:
             self._look_after(reader, now)
         if not self.ended and deadlines.grace_over(self, now):
             self.cancel("disconnect")
-        self._schedule(now)
+        self.schedule(now)
 
     def _look_after(self, reader: Reader, now: float) -> None:
         """Send a heartbeat to a reader that has heard nothing, close one that takes nothing."""
@@ -563,5 +587,5 @@ class Stream:
             elif now >= reader.blocked_at + self.settings.slow_reader_s:
                 reader.sink.abort()
                 self.detach(reader, "slow_consumer")
-        elif not self.ended and now >= reader.heard_at + self.settings.heartbeat_s - deadlines.SLACK_S:
-            reader.write(reader.encoding.heartbeat)
+        elif not self.ended and now >= reader.wrote_at + self.settings.heartbeat_s - deadlines.SLACK_S:
+            reader.beat()

@@ -16,7 +16,7 @@ from headrace.engine.upstream.pool import Pool
 from headrace.errors import ExpiredStream, IdempotencyConflict, ServerShutdown, TooManyStreams, UnknownStream
 from headrace.policy.admission import Line, Ticket
 from headrace.policy.retry import RetryPolicy
-from headrace.protocol.request import ChatRequest
+from headrace.protocol.request import Request
 
 REMEMBERED_IDS_MAX = 20_000
 EARLY_CANCEL_S = 60.0
@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     low_water_bytes: int = 32 * 1024
     detached_bytes_max: int = 1024 * 1024
     log_bytes_max: int = 4 * 1024 * 1024
+    reply_bytes_max: int = 32 * 1024 * 1024
     retention_s: float = 600.0
     retained_bytes_max: int = 256 * 1024 * 1024
     concurrent_streams: int = 0
@@ -118,7 +119,7 @@ class Streams:
 
     def create(
         self,
-        request: ChatRequest,
+        request: Request,
         targets: list[Target],
         *,
         user: str,
@@ -210,7 +211,7 @@ class Streams:
             self._running.pop(stream.user, None)
         if ticket is not None:
             self._release(ticket, now - stream.meter.start - (stream.meter.queued_s or 0.0))
-        self.retained_bytes += stream.log.size
+        self.retained_bytes += stream.size
         self._ended.append((now + self.settings.retention_s, stream))
         self._sweep(now)
         self.observer.stream_ended(stream)
@@ -243,7 +244,7 @@ class Streams:
         kept = self._ended
         while kept and (kept[0][0] <= now or (self.retained_bytes > self.settings.retained_bytes_max and len(kept) > 1)):
             _, stream = kept.popleft()
-            self.retained_bytes -= stream.log.size
+            self.retained_bytes -= stream.size
             self._streams.pop(stream.id, None)
             self._expired[stream.id] = stream.user
             for reader in list(stream.readers):

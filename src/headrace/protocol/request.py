@@ -106,6 +106,7 @@ class ChatRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     stream: Literal[True] | None = None
 
     dialect: ClassVar[None] = None
+    keep_frames: ClassVar[bool] = False
 
     def upstream(self, dialect: Dialect, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
         """Return what goes to a provider.
@@ -129,6 +130,11 @@ class Request(Protocol):
     @property
     def dialect(self) -> str | None:
         """The provider dialect whose frames its reader wants as they are, or None."""
+        ...
+
+    @property
+    def keep_frames(self) -> bool:
+        """Whether those frames are kept for a reader who comes back."""
         ...
 
     def upstream(self, dialect: Dialect, model: str, quirks: Mapping[str, object]) -> UpstreamRequest: ...

@@ -56,9 +56,10 @@ class SurfaceRequest:
         headers: those of `Surface.headers` that it sent, names in lower case.
         created: Unix seconds, as a whole number, for protocols that tell when an answer was made.
         options: the configuration of the surface.
+        keep_frames: whether a provider's frames are kept for a reader who comes back.
     """
 
-    __slots__ = ("_chat", "body", "created", "headers", "on_disconnect", "options", "slow_reader", "surface")
+    __slots__ = ("_chat", "body", "created", "headers", "keep_frames", "on_disconnect", "options", "slow_reader", "surface")
 
     def __init__(
         self,
@@ -69,12 +70,14 @@ class SurfaceRequest:
         headers: Mapping[str, str] | None = None,
         options: Mapping[str, object] | None = None,
         on_disconnect: Literal["cancel", "grace", "continue"] = "cancel",
+        keep_frames: bool = False,
     ) -> None:
         self.surface = surface
         self.body = body
         self.created = created
         self.headers = dict(headers or {})
         self.options = dict(options or {})
+        self.keep_frames = keep_frames
         self.on_disconnect: Literal["cancel", "grace", "continue"] | float | None = on_disconnect
         # A gap has no place in these protocols: a slow reader holds up its provider.
         self.slow_reader: Literal["pause", "gap"] | None = "pause"

@@ -86,6 +86,7 @@ class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     low_water_bytes: Bytes = 32 * 1024
     detached_bytes_max: Bytes = 1024 * 1024
     log_bytes_max: Bytes = 4 * 1024 * 1024
+    reply_bytes_max: Bytes = 32 * 1024 * 1024
     retention_s: Seconds = 600.0
     retained_bytes_max: Bytes = 256 * 1024 * 1024
 
