@@ -1,0 +1,306 @@
+"""The body that `useChat` of the AI SDK posts, as our request.
+
+https://ai-sdk.dev/docs/ai-sdk-ui/transport
+
+`{id, messages, trigger, messageId}` and whatever the application puts beside it. `id` is the chat's, which is the route's business;
+`trigger` changes nothing, because `messages` is always what the model should see. Of the rest the options of our own request are
+taken, by their names there or by those that the AI SDK has for them (`maxOutputTokens`, `topP`, …); `tools` have the native shape.
+Members that are neither are the application's own and are left alone.
+
+How a UI message becomes ours:
+
+- An assistant message with steps is one turn a step, and the results of its calls stand behind each, as the AI SDK does it.
+- Reasoning keeps the signature that `providerMetadata` has under `headrace`, or under `anthropic` in chats that began elsewhere.
+- A call that nobody answered gets an error for its result, because providers refuse calls without one; so does one that the user
+  did not allow. A call that broke off in the middle of its input is dropped.
+- The input of a call that failed may be no object; it is then called without arguments, and its error tells the rest.
+- Images are taken as data URLs and as http(s) URLs. Other files are refused.
+- Left out: `step-start` (but for the above), sources, `data-` parts, `custom` parts and reasoning files, which are for people's eyes or
+  for another provider's; ids and metadata of messages; an assistant message of which nothing is left.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from headrace.errors import BadRequest
+from headrace.protocol.lenient import DEPTH_MAX, encodable
+from headrace.protocol.request import ChatRequest, ImagePart, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+
+NOT_RUN = "The call was not run."
+NOT_ALLOWED = "The user did not allow this call."
+
+_encode = msgspec.json.Encoder().encode
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/=_-]*)")
+_SAID_CHARACTERS_MAX = 80
+# Ours, and the names that the AI SDK has for the same.
+_OPTIONS = {
+    **{name: name for name in ("model", "system", "temperature", "tools", "thinking", "metadata")},
+    **{name: name for name in ("max_tokens", "top_p", "top_k", "stop", "tool_choice", "parallel_tool_calls", "answer_format")},
+    "maxTokens": "max_tokens",
+    "maxOutputTokens": "max_tokens",
+    "topP": "top_p",
+    "topK": "top_k",
+    "stopSequences": "stop",
+    "toolChoice": "tool_choice",
+    "parallelToolCalls": "parallel_tool_calls",
+}
+_LEFT_OUT = frozenset({"source-url", "source-document", "custom", "reasoning-file"})
+_UNANSWERED = frozenset({"input-available", "approval-requested", "approval-responded", "output-denied"})
+
+
+class _Turns:
+    """The messages so far. An assistant message is collected step by step, the results of a step behind its calls."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._parts: list[Part] = []
+        self._results: list[Part] = []
+
+    def add(self, part: Part, result: ToolResultPart | None = None) -> None:
+        self._parts.append(part)
+        if result is not None:
+            self._results.append(result)
+
+    def end_step(self) -> None:
+        if self._parts:
+            self.messages.append(Message(role="assistant", content=self._parts))
+        if self._results:
+            self.messages.append(Message(role="tool", content=self._results))
+        self._parts, self._results = [], []
+
+
+def parse(body: dict[str, Any]) -> ChatRequest:
+    """Return the request in our words.
+
+    Raises:
+        BadRequest: a member has the wrong type, or something cannot be said in our words; `field` names it.
+    """
+    given = body.get("messages")
+    if not isinstance(given, list) or not given:
+        raise BadRequest("messages: a list of at least one UI message.", field="messages")
+    turns = _Turns()
+    for at, message in enumerate(given):
+        _message(message, f"messages[{at}]", turns)
+    if not turns.messages:
+        raise BadRequest("messages: none of them has anything to say.", field="messages")
+    request = _options(body)
+    request.messages = turns.messages
+    return request
+
+
+# --- options -----------------------------------------------------------------------------------------------------------
+
+
+def _options(body: dict[str, Any]) -> ChatRequest:
+    """Return a request with the options of `body`, and with no messages of its own yet."""
+    given = {name: value for name, value in body.items() if name in _OPTIONS and value is not None}
+    said = {_OPTIONS[name]: name for name in given}
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        _check_depth(value, name)
+        options[_OPTIONS[name]] = _tool_choice(value) if name == "toolChoice" else value
+    try:
+        return msgspec.convert({"messages": [{"role": "user", "content": ""}], **options}, ChatRequest)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        first, rest = re.match(r"\$\.(\w+)(.*)", place.strip("`"), re.DOTALL).groups() if place else ("", "")  # type: ignore[union-attr]
+        field = said.get(first, first) + rest
+        raise BadRequest(f"{field or 'body'}: {_bounded(what)}.", field=_bounded(field) or None) from None
+
+
+def _tool_choice(value: Any) -> Any:
+    """The AI SDK names a tool as `{type: 'tool', toolName}`."""
+    return value["toolName"] if isinstance(value, dict) and isinstance(value.get("toolName"), str) else value
+
+
+# --- messages ----------------------------------------------------------------------------------------------------------
+
+
+def _message(given: Any, where: str, turns: _Turns) -> None:
+    message = _dict(given, where)
+    parts = message.get("parts")
+    if parts is None and isinstance(message.get("content"), str):
+        parts = [{"type": "text", "text": message["content"]}]
+    if not isinstance(parts, list):
+        raise BadRequest(f"{where}.parts: a list of parts.", field=f"{where}.parts")
+    named = [(_dict(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]") for at, part in enumerate(parts)]
+    match message.get("role"):
+        case "user":
+            turns.messages.append(_user(named, f"{where}.parts"))
+        case "assistant":
+            for part, place in named:
+                _assistant_part(part, place, turns)
+            turns.end_step()
+        case "system":
+            text = "".join(_string(part, "text", place) for part, place in named if part.get("type") == "text")
+            turns.messages.append(Message(role="system", content=text))
+        case role:
+            raise BadRequest(f"{where}.role: system, user or assistant, not {_shown(role)}.", field=f"{where}.role")
+
+
+def _user(named: list[tuple[dict[str, Any], str]], where: str) -> Message:
+    content: list[Part] = []
+    for part, place in named:
+        match _type(part, place):
+            case "text":
+                content.append(TextPart(_string(part, "text", place)))
+            case "file":
+                content.append(_image(part, place))
+            case kind if not _left_out(kind):
+                raise BadRequest(f"{place}.type: a user's message cannot hold a part of type {_shown(kind)}.", field=f"{place}.type")
+    if not content:
+        raise BadRequest(f"{where}: a message needs text or an image.", field=where)
+    return Message(role="user", content=content)
+
+
+def _assistant_part(part: dict[str, Any], where: str, turns: _Turns) -> None:
+    match _type(part, where):
+        case "text":
+            if text := _string(part, "text", where):
+                turns.add(TextPart(text))
+        case "reasoning":
+            _reasoning(part, where, turns)
+        case "step-start":
+            turns.end_step()
+        case "steering-message":
+            _steering(part, where, turns)
+        case "dynamic-tool":
+            _tool(part, _string(part, "toolName", where), where, turns)
+        case kind if kind.startswith("tool-"):
+            _tool(part, kind.removeprefix("tool-"), where, turns)
+        case "file":
+            raise BadRequest(f"{where}: files in an assistant's message cannot be passed on. Leave them out.", field=where)
+        case kind if not _left_out(kind):
+            raise BadRequest(f"{where}.type: {_shown(kind)} is no part that is known here.", field=f"{where}.type")
+
+
+def _steering(part: dict[str, Any], where: str, turns: _Turns) -> None:
+    """What the user said while the answer came stands between two of its steps."""
+    turns.end_step()
+    parts = part.get("parts")
+    if not isinstance(parts, list):
+        raise BadRequest(f"{where}.parts: a list of parts.", field=f"{where}.parts")
+    named = [(_dict(inner, f"{where}.parts[{at}]"), f"{where}.parts[{at}]") for at, inner in enumerate(parts)]
+    turns.messages.append(_user(named, f"{where}.parts"))
+
+
+def _reasoning(part: dict[str, Any], where: str, turns: _Turns) -> None:
+    text = _string(part, "text", where)
+    metadata = part.get("providerMetadata")
+    of = metadata if isinstance(metadata, dict) else {}
+    ours, theirs = of.get("headrace"), of.get("anthropic")
+    ours, theirs = ours if isinstance(ours, dict) else {}, theirs if isinstance(theirs, dict) else {}
+    signature = _text(ours.get("signature")) or _text(theirs.get("signature"))
+    redacted = _text(ours.get("redacted")) or _text(theirs.get("redactedData"))
+    if text or signature or redacted:
+        turns.add(ThinkingPart(text=text, signature=signature, redacted=redacted))
+
+
+def _image(part: dict[str, Any], where: str) -> ImagePart:
+    media_type, url = _string(part, "mediaType", where), _string(part, "url", where)
+    if not media_type.startswith("image"):
+        raise BadRequest(f"{where}.mediaType: only images can be passed on, not {_shown(media_type)}.", field=f"{where}.mediaType")
+    if found := _DATA_URL.fullmatch(url):
+        return ImagePart(data=found[2], media_type=found[1])
+    if url.startswith(("https://", "http://")):
+        return ImagePart(url=url)
+    raise BadRequest(f"{where}.url: an http(s) address, or a data URL in base64.", field=f"{where}.url")
+
+
+# --- tools -------------------------------------------------------------------------------------------------------------
+
+
+def _tool(part: dict[str, Any], name: str, where: str, turns: _Turns) -> None:
+    """Add a call and its result. A call that broke off has no input to repeat, and one without a name was never one."""
+    state = part.get("state")
+    if state == "input-streaming" or not name:
+        return
+    call = _string(part, "toolCallId", where)
+    if not call:
+        raise BadRequest(f"{where}.toolCallId: the call's id.", field=f"{where}.toolCallId")
+    if state == "output-available":
+        result = ToolResultPart(tool_call_id=call, content=_output(part.get("output"), f"{where}.output"))
+    elif state == "output-error":
+        result = ToolResultPart(tool_call_id=call, content=_string(part, "errorText", where), ok=False)
+    elif isinstance(state, str) and state in _UNANSWERED:
+        result = ToolResultPart(tool_call_id=call, content=_why_unanswered(part), ok=False)
+    else:
+        raise BadRequest(f"{where}.state: {_shown(state)} is no state of a tool part.", field=f"{where}.state")
+    arguments = _input(part, where, lenient=state == "output-error")
+    turns.add(ToolCallPart(tool_call_id=call, name=name, arguments=arguments), result)
+
+
+def _input(part: dict[str, Any], where: str, *, lenient: bool) -> dict[str, Any]:
+    value = part.get("input")
+    if value is None or (lenient and not isinstance(value, dict)):
+        return {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"{where}.input: an object.", field=f"{where}.input")
+    _check_depth(value, f"{where}.input")
+    return value
+
+
+def _output(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    _check_depth(value, where)
+    return _encode(encodable(value)).decode()
+
+
+def _why_unanswered(part: dict[str, Any]) -> str:
+    approval = part.get("approval")
+    approval = approval if isinstance(approval, dict) else {}
+    if part.get("state") == "output-denied" or approval.get("approved") is False:
+        return _text(approval.get("reason")) or NOT_ALLOWED
+    return NOT_RUN
+
+
+# --- values ------------------------------------------------------------------------------------------------------------
+
+
+def _dict(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequest(f"{where}: an object.", field=where)
+    return value
+
+
+def _string(of: dict[str, Any], name: str, where: str) -> str:
+    value = of.get(name)
+    if not isinstance(value, str):
+        raise BadRequest(f"{where}.{name}: a string.", field=f"{where}.{name}")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _type(part: dict[str, Any], where: str) -> str:
+    return _string(part, "type", where)
+
+
+def _left_out(kind: str) -> bool:
+    return kind.startswith("data-") or kind in _LEFT_OUT or kind == "step-start"
+
+
+def _check_depth(value: Any, field: str) -> None:
+    """Refuse what is nested deeper than anybody means: to write it out again takes the stack of whoever does so."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [inner for item in level if isinstance(item, dict | list) for inner in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    raise BadRequest(f"{field}: nested deeper than {DEPTH_MAX} levels.", field=field)
+
+
+def _shown(value: Any) -> str:
+    return _bounded(value) if isinstance(value, str) else type(value).__name__
+
+
+def _bounded(said: str) -> str:
+    """What is repeated is of the caller's making, and may be as long as its body."""
+    return said if len(said) <= _SAID_CHARACTERS_MAX else said[:_SAID_CHARACTERS_MAX] + "…"
