@@ -6,6 +6,7 @@ from typing import Final, Protocol, cast
 
 from headrace.simulator.anthropic import Anthropic
 from headrace.simulator.ask import Dialect
+from headrace.simulator.gemini import STREAM_PATH, WHOLE_PATH, Gemini, route
 from headrace.simulator.http1 import CONTINUE, BadRequest, Request, RequestReader, response
 from headrace.simulator.openai_chat import OpenAIChat
 from headrace.simulator.outlet import hang_up
@@ -17,7 +18,12 @@ from headrace.simulator.steps import HangUp
 _WRITE_BUFFER_BYTES = 16 * 1024
 _SEND_BUFFER_BYTES = 64 * 1024
 _PIPELINED_BYTES_MAX = 1024 * 1024
-DIALECTS: Final[dict[str, Dialect]] = {"/v1/chat/completions": OpenAIChat(), "/v1/messages": Anthropic()}
+DIALECTS: Final[dict[str, Dialect]] = {
+    "/v1/chat/completions": OpenAIChat(),
+    "/v1/messages": Anthropic(),
+    STREAM_PATH: Gemini(),
+    WHOLE_PATH: Gemini(),
+}
 
 
 class House(Protocol):
@@ -120,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._hang_up("fin")
 
     def _answer(self, request: Request) -> None:
-        dialect = DIALECTS.get(request.path) if request.method == "POST" else None
+        dialect = DIALECTS.get(route(request.path)) if request.method == "POST" else None
         if dialect is None:
             status, page = self._house.page(request)
             self._transport.write(response(status, page, keep_alive=request.keep_alive))

@@ -81,7 +81,7 @@ class Body:
         raw = step.data if isinstance(step, Raw) else b""
         data = raw if self._encoder is None else self._encoder.encode(step)
         if self._newline != b"\n":
-            data = data.replace(b"\n", self._newline)
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", self._newline)
         if self._gzip is None or not data:
             return data
         return self._gzip.compress(data) + (self._gzip.flush(zlib.Z_SYNC_FLUSH) if self._flush else b"")

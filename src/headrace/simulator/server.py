@@ -15,6 +15,7 @@ from headrace.simulator import scripts
 from headrace.simulator.anthropic import Anthropic
 from headrace.simulator.ask import Dialect, Rejected, parse_body
 from headrace.simulator.connection import DIALECTS, Connection
+from headrace.simulator.gemini import MODELS_PATH, Gemini, route, said_by_path
 from headrace.simulator.http1 import Request
 from headrace.simulator.openai_chat import OpenAIChat
 from headrace.simulator.performance import Performance, rejection, stage
@@ -26,7 +27,7 @@ _CONTENT_TYPES = {".json": "application/json", ".html": "text/html; charset=utf-
 
 
 class Simulator:
-    """A provider without a model, in two dialects, that can fail in every way that a real one does.
+    """A provider without a model, in several dialects, that can fail in every way that a real one does.
 
     `log` is called with one line for each request that ends. `replays` and `replay_dir` are where `replay?file=…` looks.
     """
@@ -101,7 +102,7 @@ class Simulator:
     def stage(self, dialect: Dialect, request: Request, record: RequestRecord) -> Performance:
         """Decide what happens to a request; a request that makes no sense gets an answer too."""
         try:
-            body = parse_body(request.body)
+            body = parse_body(request.body) | said_by_path(request.path, request.query)
             model = body.get("model")
             record.model = model if isinstance(model, str) else None
             ask = dialect.read(body, record.id)
@@ -112,8 +113,8 @@ class Simulator:
 
     def page(self, request: Request) -> tuple[int, bytes]:
         """Answer everything that is no generation: status and JSON."""
-        if request.path in DIALECTS:
-            return 405, DIALECTS[request.path].error(405, f"{request.method} is not allowed here.", 0)
+        if (path := route(request.path)) in DIALECTS:
+            return 405, DIALECTS[path].error(405, f"{request.method} is not allowed here.", 0)
         if request.method == "GET":
             match request.path:
                 case "/health":
@@ -123,6 +124,8 @@ class Simulator:
                 case "/v1/models":
                     dialect = Anthropic() if "anthropic-version" in request.headers else OpenAIChat()
                     return 200, dialect.models(scripts.names())
+                case path if path == MODELS_PATH:
+                    return 200, Gemini().models(scripts.names())
         return 404, OpenAIChat().error(404, f"There is no {request.method} {request.path}.", 0)
 
     def _stats_page(self, query: dict[str, str]) -> tuple[int, bytes]:

@@ -15,7 +15,7 @@ Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 Cut = Annotated[str, Meta(pattern=r"^(none|random|[1-9][0-9]{0,6})$")]
 FOREVER = float("inf")
-BOTH = frozenset({"openai_chat", "anthropic"})
+ALL = frozenset({"openai_chat", "anthropic", "gemini"})
 
 
 class Recording(Struct, frozen=True):
@@ -49,7 +49,7 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A behaviour. Its fields are its options, its docstring says what it does."""
 
     name: ClassVar[str] = ""
-    dialects: ClassVar[frozenset[str]] = BOTH
+    dialects: ClassVar[frozenset[str]] = ALL
 
     headers_s: Seconds = 0.0
     first_token_s: Seconds = 0.2
