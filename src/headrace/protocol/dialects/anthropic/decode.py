@@ -11,6 +11,9 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 5. A call whose arguments are empty when its block stops is not complete before the next event: if the answer ended for its
    length, the arguments never came.
 6. A message that starts with content (a container that was resumed) has that content first.
+7. A reader who gets the frames as they came reads over some of what is an error here, as he would at the provider itself. Where `frames`
+   is a list, such a verdict waits for the provider's own end: frames go on, content is not told any more, and the terminal event is the
+   verdict.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from headrace.protocol import events as ev
 from headrace.protocol.dialects.anthropic.message import Delta, MessageEvent, decode_event, loose_event
 from headrace.protocol.dialects.event_stream import EventStreamDecoder
 from headrace.protocol.lenient import NO_RAW, count, dicts, encodable, load_dict, loads, raw, string
-from headrace.protocol.provider_error import error_event, public_text
+from headrace.protocol.provider_error import error_event, plain_error_event, public_text
 from headrace.protocol.sse import SSEEvent
 
 _NAME_CHARACTERS_MAX = 64
@@ -84,6 +87,7 @@ class AnthropicDecoder(EventStreamDecoder):
         "_stop_details",
         "_stop_reason",
         "_told_usage",
+        "_verdict",
     )
 
     def __init__(self, quirks: Mapping[str, object] | None = None) -> None:
@@ -99,6 +103,7 @@ class AnthropicDecoder(EventStreamDecoder):
         self._stop_details: object = None
         self._counts: dict[str, int] = {}
         self._told_usage: ev.Usage | None = None
+        self._verdict: ev.Error | None = None
 
     @property
     def begun(self) -> bool:
@@ -107,6 +112,8 @@ class AnthropicDecoder(EventStreamDecoder):
 
     def _take(self, event: SSEEvent) -> bool:
         self._head = None
+        if self._verdict is not None:
+            return self._take_after_verdict(event, self._verdict)
         try:
             message = decode_event(event.data)
         except (msgspec.DecodeError, RecursionError):
@@ -123,6 +130,31 @@ class AnthropicDecoder(EventStreamDecoder):
         self._take_message(message, event)
         return self.finished
 
+    def _judge(self, message: str | None = None) -> None:
+        """Fail, at once or when the provider ends its frames (note 7)."""
+        if self.frames is None:
+            self._fail(UpstreamProtocol, message)
+            return
+        self._verdict = plain_error_event(UpstreamProtocol, partial=self._writer.begun, message=message)
+        self._close_blocks()
+
+    def _take_after_verdict(self, event: SSEEvent, verdict: ev.Error) -> bool:
+        """Only an end counts any more."""
+        try:
+            value = loads(event.data)
+        except ValueError:
+            value = None
+        kind = value.get("type", event.event) if isinstance(value, dict) else event.event
+        if kind in ("message_stop", "error") or event.event == "error":
+            self._fail_as(verdict)
+        return self.finished
+
+    def _take_end_of_body(self) -> None:
+        if self._verdict is not None:
+            self._fail_as(self._verdict)
+        else:
+            super()._take_end_of_body()
+
     def _take_odd_event(self, event: SSEEvent) -> None:
         """Take what is no event at first sight: one with an odd structure, the end marker of another API, or no JSON."""
         data = event.data.strip()
@@ -135,7 +167,9 @@ class AnthropicDecoder(EventStreamDecoder):
         except ValueError:
             if event.event == "error":
                 self._fail_as(error_event(event.text, partial=self._writer.begun))
-            elif data and (event.event in _TAKERS or event.event in ("message", "content_block_delta")):
+            elif data and event.event == "message":
+                self._judge()
+            elif data and (event.event in _TAKERS or event.event == "content_block_delta"):
                 self._fail(UpstreamProtocol)
             return
         if isinstance(value, dict):
@@ -156,7 +190,7 @@ class AnthropicDecoder(EventStreamDecoder):
 
     def _take_message_start(self, message: MessageEvent) -> None:
         if self._started and (self._any_block or self._stop_reason):
-            self._fail(UpstreamProtocol, "The provider began a second answer inside this one.")
+            self._judge("The provider began a second answer inside this one.")
             return
         self._started = True
         whole = load_dict(message.message)
@@ -286,6 +320,7 @@ class AnthropicDecoder(EventStreamDecoder):
             case _:
                 unknown = load_dict(data).get("delta")
                 if isinstance(unknown, dict) and unknown:
+                    self._any_block = True
                     self._writer.events.append(ev.Data(name=_data_name(unknown), data=encodable(unknown)))
 
     def _expect(self, key: Hashable, kind: _Kind) -> None:

@@ -5,10 +5,17 @@ https://docs.anthropic.com/en/api/messages
 The quirks, data of a provider's configuration:
 
 - `max_tokens_default` (4096): the API needs `max_tokens`. A budget for thinking is added to it.
+- `cache_system_characters_min` (0, off): a system prompt of at least that many characters, in a request that sets no `cache_control`
+  itself, gets a cache breakpoint at its end. The API's order is tools, system, messages, so it covers the tools as well.
+- `cache_ttl` ("5m" where the API decides): or "1h".
 - `thinking` ("budget"): "adaptive" for models that decide themselves; an effort then goes into `output_config`.
 - `version` ("2023-06-01"), `beta` (none): the headers `anthropic-version` and, from a list or a string, `anthropic-beta`.
 - `extra_body`: more fields, which stand above ours.
 - `path` ("/v1/messages").
+- `line_bytes_max`: of a line of the answer; see `event_stream`.
+
+An effort is a wish, so the budget that it stands for shrinks to half of `max_tokens`, and below the API's least there is no thinking.
+A budget that was asked for by its number and leaves no room is refused. A JSON object without a schema is more than the API can promise.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import msgspec
 
 from headrace.errors import BadRequest
 from headrace.protocol.request import (
+    AnswerFormat,
     ChatRequest,
     ImagePart,
     Message,
@@ -36,6 +44,19 @@ from headrace.protocol.request import (
 API_VERSION = "2023-06-01"
 MAX_TOKENS_DEFAULT = 4096
 BUDGET_TOKENS_MIN = 1024
+QUIRKS = frozenset(
+    (
+        "beta",
+        "cache_system_characters_min",
+        "cache_ttl",
+        "extra_body",
+        "line_bytes_max",
+        "max_tokens_default",
+        "path",
+        "thinking",
+        "version",
+    )
+)
 
 _encode = msgspec.json.Encoder().encode
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": 32768}
@@ -56,10 +77,14 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     if system:
         body["system"] = system
     body |= _thinking(request, quirks)
+    if request.answer_format is not None:
+        body["output_config"] = {**body.get("output_config", {}), "format": _format(request.answer_format)}
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.top_p is not None:
         body["top_p"] = request.top_p
+    if request.top_k is not None:
+        body["top_k"] = request.top_k
     if request.stop:
         body["stop_sequences"] = request.stop
     if request.tools:
@@ -69,19 +94,20 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     user_id = (request.metadata or {}).get("user_id")
     if isinstance(user_id, str):
         body["metadata"] = {"user_id": user_id}
-    extra = quirks.get("extra_body")
-    if isinstance(extra, Mapping):
-        body |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/v1/messages"), body=_encode(body), headers=_headers(quirks))
+    return _upstream(body, quirks)
 
 
 def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
     """Return a client's own body for `model`: streamed, and otherwise as it came."""
-    forwarded = {**body, "model": model, "stream": True}
+    return _upstream({**body, "model": model, "stream": True}, quirks)
+
+
+def _upstream(body: dict[str, Any], quirks: Mapping[str, object]) -> UpstreamRequest:
     extra = quirks.get("extra_body")
     if isinstance(extra, Mapping):
-        forwarded |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/v1/messages"), body=_encode(forwarded), headers=_headers(quirks))
+        body |= extra
+    _mark_cache(body, quirks)
+    return UpstreamRequest(path=str(quirks.get("path") or "/v1/messages"), body=_encode(body), headers=_headers(quirks))
 
 
 def auth_headers(api_key: str) -> dict[str, str]:
@@ -96,6 +122,39 @@ def _headers(quirks: Mapping[str, object]) -> dict[str, str]:
             beta if isinstance(beta, str) else ",".join(map(str, beta if isinstance(beta, list | tuple) else (beta,)))
         )
     return headers
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def _mark_cache(body: dict[str, Any], quirks: Mapping[str, object]) -> None:
+    """Put a breakpoint behind a long system prompt, unless the request knows better."""
+    least = quirks.get("cache_system_characters_min")
+    if not isinstance(least, int) or least <= 0 or _marks_cache(body):
+        return
+    system = body.get("system")
+    blocks = [{"type": "text", "text": system}] if isinstance(system, str) else _dicts(system)
+    texts = [text for block in blocks if isinstance(text := block.get("text"), str)]
+    malformed = isinstance(system, list) and len(blocks) != len(system)
+    if blocks and not malformed and sum(map(len, texts)) >= least:
+        ttl = quirks.get("cache_ttl")
+        mark = {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
+        body["system"] = [*blocks[:-1], {**blocks[-1], "cache_control": mark}]
+
+
+def _marks_cache(body: dict[str, Any]) -> bool:
+    """Whether the request sets `cache_control` in any of the places where the API looks for it."""
+    blocks = _dicts(body.get("system")) + _dicts(body.get("tools"))
+    for message in _dicts(body.get("messages")):
+        content = _dicts(message.get("content"))
+        blocks += content
+        for block in content:
+            blocks += _dicts(block.get("content"))
+    return any(shape.get("cache_control") for shape in (body, *blocks))
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -164,10 +223,22 @@ def _block(part: Part, message: Message, where: str) -> dict[str, Any] | None:
         case ToolCallPart(), "assistant":
             return {"type": "tool_use", "id": _id(part.tool_call_id), "name": part.name, "input": part.arguments}
         case ToolResultPart(), "user" | "tool":
-            block = {"type": "tool_result", "tool_use_id": _id(part.tool_call_id), "content": part.content}
+            block = {"type": "tool_result", "tool_use_id": _id(part.tool_call_id), "content": _result(part, where)}
             return block if part.ok else block | {"is_error": True}
         case _:
             raise _misplaced(part, message, where)
+
+
+def _result(part: ToolResultPart, where: str) -> str | list[dict[str, Any]]:
+    if isinstance(part.content, str):
+        return part.content
+    content: list[dict[str, Any]] = []
+    for position, item in enumerate(part.content):
+        if isinstance(item, ImagePart):
+            content.append({"type": "image", "source": _image_source(item, f"{where}.content[{position}]")})
+        elif item.text:
+            content.append({"type": "text", "text": item.text})
+    return content
 
 
 def _image_source(part: ImagePart, where: str) -> dict[str, Any]:
@@ -200,10 +271,16 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return shape
 
 
-def _tool_choice(request: ChatRequest) -> dict[str, str] | None:
+def _tool_choice(request: ChatRequest) -> dict[str, object] | None:
     choice = request.tool_choice
+    if request.tools and request.parallel_tool_calls is False and choice != "none":
+        return {**_named_choice(request, choice or "auto"), "disable_parallel_tool_use": True}
     if choice is None or (choice in ("auto", "none") and not request.tools):
         return None
+    return _named_choice(request, choice)
+
+
+def _named_choice(request: ChatRequest, choice: str) -> dict[str, object]:
     if request.tools:
         if choice in ("auto", "none"):
             return {"type": choice}
@@ -214,16 +291,29 @@ def _tool_choice(request: ChatRequest) -> dict[str, str] | None:
     raise BadRequest("tool_choice is auto, none, required, or the name of one of the tools.", field="tool_choice")
 
 
+def _format(form: AnswerFormat) -> dict[str, Any]:
+    """Every schema is strict here, and has no name."""
+    if form.json_schema is None:
+        field = "answer_format.type" if form.type == "json_object" else "answer_format.json_schema"
+        raise BadRequest("This provider gives JSON only by a schema: send json_schema.", field=field)
+    return {"type": "json_schema", "schema": form.json_schema}
+
+
 def _budget_tokens(request: ChatRequest, quirks: Mapping[str, object]) -> int | None:
     """Return the tokens that the model may think for, None where it does not think or decides itself."""
     thinking = request.thinking
     if thinking is None or thinking is False or quirks.get("thinking") == "adaptive":
         return None
-    if thinking is True:
-        return _BUDGETS["medium"]
-    if thinking.budget_tokens is not None:
-        return max(BUDGET_TOKENS_MIN, thinking.budget_tokens)
-    return None if thinking.effort == "none" else _BUDGETS[thinking.effort or "medium"]
+    if not isinstance(thinking, bool):
+        if thinking.budget_tokens is not None:
+            return max(BUDGET_TOKENS_MIN, thinking.budget_tokens)
+        if thinking.effort == "none":
+            return None
+    budget = _BUDGETS["medium" if isinstance(thinking, bool) else thinking.effort or "medium"]
+    if request.max_tokens is None:
+        return budget
+    budget = min(budget, request.max_tokens // 2)
+    return budget if budget >= BUDGET_TOKENS_MIN else None
 
 
 def _max_tokens(request: ChatRequest, quirks: Mapping[str, object]) -> int:
@@ -242,6 +332,8 @@ def _thinking(request: ChatRequest, quirks: Mapping[str, object]) -> dict[str, A
         return {"thinking": {"type": "enabled", "budget_tokens": budget}}
     thinking = request.thinking
     if thinking is None or thinking is False or (not isinstance(thinking, bool) and thinking.effort == "none"):
+        return {}
+    if quirks.get("thinking") != "adaptive":
         return {}
     fields: dict[str, Any] = {"thinking": {"type": "adaptive"}}
     if not isinstance(thinking, bool) and thinking.effort is not None:
