@@ -266,7 +266,7 @@ def continued_message(body: dict[str, Any]) -> str | None:
     last = messages[-1] if isinstance(messages, list) and messages else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
-    message_id = last.get("id")
+    message_id = last.get("id") if body.get("trigger") != "regenerate-message" else None
     return message_id if isinstance(message_id, str) and message_id else None
 
 

@@ -107,9 +107,10 @@ def _options(body: dict[str, Any]) -> ChatRequest:
         return msgspec.convert({"messages": [{"role": "user", "content": ""}], **options}, ChatRequest)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        first, rest = re.match(r"\$\.(\w+)(.*)", place.strip("`"), re.DOTALL).groups() if place else ("", "")  # type: ignore[union-attr]
-        field = said.get(first, first) + rest
-        raise BadRequest(f"{field or 'body'}: {_bounded(what)}.", field=_bounded(field) or None) from None
+        path = place.strip("`").removeprefix("$.")
+        ours = re.split(r"[.\[]", path)[0]
+        field = _bounded(said.get(ours, ours) + path.removeprefix(ours))
+        raise BadRequest(f"{field}: {_bounded(what)}.", field=field) from None
 
 
 def _tool_choice(value: Any) -> Any:
@@ -136,8 +137,8 @@ def _message(given: Any, where: str, turns: _Turns) -> None:
                 _assistant_part(part, place, turns)
             turns.end_step()
         case "system":
-            text = "".join(_string(part, "text", place) for part, place in named if part.get("type") == "text")
-            turns.messages.append(Message(role="system", content=text))
+            if text := "".join(_string(part, "text", place) for part, place in named if part.get("type") == "text"):
+                turns.messages.append(Message(role="system", content=text))
         case role:
             raise BadRequest(f"{where}.role: system, user or assistant, not {_shown(role)}.", field=f"{where}.role")
 
@@ -147,14 +148,16 @@ def _user(named: list[tuple[dict[str, Any], str]], where: str) -> Message:
     for part, place in named:
         match _type(part, place):
             case "text":
-                content.append(TextPart(_string(part, "text", place)))
+                if text := _string(part, "text", place):
+                    content.append(TextPart(text))
             case "file":
                 content.append(_image(part, place))
             case kind if not _left_out(kind):
                 raise BadRequest(f"{place}.type: a user's message cannot hold a part of type {_shown(kind)}.", field=f"{place}.type")
     if not content:
         raise BadRequest(f"{where}: a message needs text or an image.", field=where)
-    return Message(role="user", content=content)
+    # Some vendors take only a string where there is nothing but text.
+    return Message(role="user", content=content[0].text if len(content) == 1 and isinstance(content[0], TextPart) else content)
 
 
 def _assistant_part(part: dict[str, Any], where: str, turns: _Turns) -> None:

@@ -20,7 +20,7 @@ def error(failure: HeadraceError) -> ErrorReply:
     message = failure.public_message
     if failure.field is not None and failure.field not in message:
         message = f"{failure.field}: {message}"
-    return ErrorReply(failure.status, message.encode("utf-8", "replace"))
+    return ErrorReply(failure.status, message.encode("utf-8", "replace"), "text/plain; charset=utf-8")
 
 
 SURFACE = Surface(name="ai_sdk", parse=parse, new_stream=UIMessageStream, new_reply=None, error=error)
