@@ -197,10 +197,74 @@ ANTHROPIC: dict[str, bytes] = {
     "nothing": b"",
 }
 
+
+def response(*parts: dict[str, Any], finish: str | None = None, candidate: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    """One event of a Gemini stream, framed as Google does; `candidate` and `fields` are added to the candidate and to the response."""
+    content = {"content": {"parts": list(parts), "role": "model"}} if parts else {}
+    reason = {"finishReason": finish} if finish else {}
+    whole = {"candidates": [{**content, **reason, "index": 0, **(candidate or {})}], "modelVersion": "g", "responseId": "7Qx", **fields}
+    return data(whole).replace(b"\n\n", b"\r\n\r\n")
+
+
+def counts(prompt: int = 11, candidates: int = 7, **fields: int) -> dict[str, Any]:
+    return {"usageMetadata": {"promptTokenCount": prompt, "candidatesTokenCount": candidates, **fields}}
+
+
+def function_call(name: str | None = "look", **fields: Any) -> dict[str, Any]:
+    return {"functionCall": ({"name": name} if name else {}) | fields}
+
+
+GEMINI: dict[str, bytes] = {
+    "text": response({"text": "Hel"}, **counts(candidates=1))
+    + response({"text": "lo 👋\n"}, **counts(candidates=5))
+    + response(finish="STOP", **counts(thoughtsTokenCount=20)),
+    "one event": response({"text": "1, 2, 3"}, finish="STOP", **counts()),
+    "a reason with every event": response({"text": "Hel"}, finish="STOP") + response({"text": "lo"}, finish="STOP"),
+    "thoughts": response({"text": "**Plan**\n\n", "thought": True}, **counts(candidates=0, thoughtsTokenCount=4))
+    + response({"text": "Look first.", "thought": True}, **counts(candidates=0, thoughtsTokenCount=8))
+    + response({"text": "The answer"})
+    + response({"text": "", "thoughtSignature": "c2ln"}, finish="STOP", **counts(thoughtsTokenCount=8)),
+    "calls": response({"text": "I will look."})
+    + response(function_call(args={"q": "søk"}, id="a1") | {"thoughtSignature": "c2ln"}, function_call("stop"))
+    + response({"text": ""}, finish="STOP", **counts()),
+    "a call value by value": response(function_call("plan", willContinue=True))
+    + response(function_call(None, partialArgs=[{"jsonPath": "$.city", "stringValue": "New ", "willContinue": True}], willContinue=True))
+    + response(function_call(None, partialArgs=[{"jsonPath": "$.city", "stringValue": "Delhi"}], willContinue=True))
+    + response(function_call(None))
+    + response(finish="STOP"),
+    "a call value by value that never ends": response({"text": "Hm."})
+    + response(function_call("plan", willContinue=True))
+    + response(function_call(None, partialArgs=[{"jsonPath": "$.city", "stringValue": "New "}], willContinue=True))
+    + response(finish="MAX_TOKENS"),
+    "code": response({"text": "Let me count."})
+    + response({"executableCode": {"language": "PYTHON", "code": "print(1)"}})
+    + response({"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1\n"}})
+    + response({"text": "One."}, finish="STOP"),
+    "grounded": response({"text": "Paris."}, candidate={"groundingMetadata": {"groundingChunks": [{"web": {"uri": "u", "title": "t"}}]}})
+    + response(
+        finish="STOP",
+        candidate={"groundingMetadata": {"groundingChunks": [{"web": {"uri": "u", "title": "t"}}], "webSearchQueries": ["q"]}},
+    ),
+    "blocked prompt": data({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, **counts()}),
+    "safety": response({"text": "Well, "}) + response(finish="SAFETY"),
+    "malformed call": response({"text": "Well, "}) + response(finish="MALFORMED_FUNCTION_CALL"),
+    "error inside": response({"text": "a"}) + data({"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}),
+    "cut": response({"text": "Hel"}),
+    "json body": b'[{\n  "error": {\n    "code": 400,\n    "message": "Bad.",\n    "status": "INVALID_ARGUMENT"\n  }\n}\n]',
+    "nothing": b"",
+}
+
 STREAMS = [("openai_chat", name, body) for name, body in OPENAI_CHAT.items()] + [
     ("anthropic", name, body) for name, body in ANTHROPIC.items()
 ]
+STREAMS += [("gemini", name, body) for name, body in GEMINI.items()]
 IDS = [f"{dialect}: {name}" for dialect, name, _ in STREAMS]
+
+
+def frames(body: bytes) -> list[bytes]:
+    """Return the body's events, each with the blank line that ends it."""
+    end = b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
+    return [frame + end for frame in body.split(end) if frame]
 
 
 def decode(dialect: str, *chunks: bytes, quirks: dict[str, object] | None = None) -> list[ev.Event]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from headrace.protocol import events as ev
 from headrace.protocol.dialects import load
 
-DIALECTS = ("openai_chat", "anthropic")
+DIALECTS = ("openai_chat", "anthropic", "gemini")
 FRAMES = {dialect: [] for dialect in DIALECTS}  # type: dict[str, list[bytes]]
 for _dialect, _name, _body in streams.STREAMS:
-    FRAMES[_dialect] += [frame + b"\n\n" for frame in _body.split(b"\n\n") if frame]
+    FRAMES[_dialect] += streams.frames(_body)
 
 
 @pytest.mark.parametrize(("dialect", "name", "body"), streams.STREAMS, ids=streams.IDS)
@@ -72,7 +72,7 @@ def mutated(data: st.DataObject, frames: list[bytes]) -> list[bytes]:
 @given(st.data())
 def test_a_damaged_stream_still_gives_legal_events_and_one_end(data: st.DataObject) -> None:
     dialect, _, body = data.draw(st.sampled_from(streams.STREAMS))
-    frames = mutated(data, [frame + b"\n\n" for frame in body.split(b"\n\n") if frame])
+    frames = mutated(data, streams.frames(body))
     damaged = b"".join(frames)
     assert streams.decode(dialect, damaged) == streams.decode(dialect, *frames)
 
@@ -161,6 +161,56 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.text(max_size=4) | JSON,
+        "thought": st.just(True) | JSON,
+        "thoughtSignature": JSON,
+        "functionCall": st.fixed_dictionaries(
+            {},
+            optional={
+                "id": JSON,
+                "name": JSON,
+                "args": JSON,
+                "willContinue": st.booleans() | JSON,
+                "partialArgs": st.lists(
+                    st.fixed_dictionaries(
+                        {"jsonPath": st.sampled_from(("$.a", "$.a[0]", "$.a[1].b", "$['a'].b", "$", "$[0]", "$.a[999999]")) | JSON},
+                        optional=dict.fromkeys(("stringValue", "numberValue", "boolValue", "nullValue", "willContinue"), JSON),
+                    ),
+                    max_size=3,
+                )
+                | JSON,
+            },
+        )
+        | JSON,
+        "inlineData": JSON,
+        "executableCode": JSON,
+    },
+)
+CANDIDATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": JSON,
+        "content": st.fixed_dictionaries({"parts": st.lists(PARTS, max_size=3) | JSON}) | JSON,
+        "finishReason": st.sampled_from(("STOP", "SAFETY", "OTHER")) | JSON,
+        "finishMessage": JSON,
+        "groundingMetadata": objects("groundingChunks", inner=st.lists(objects("web", inner=objects("uri", "title")), max_size=2)),
+        "citationMetadata": objects("citations", "citationSources", inner=st.lists(objects("uri", "title"), max_size=2)),
+    },
+)
+RESPONSES = st.fixed_dictionaries(
+    {"candidates": st.lists(CANDIDATES, max_size=2) | JSON},
+    optional={
+        "usageMetadata": objects("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"),
+        "promptFeedback": objects("blockReason", "blockReasonMessage"),
+        "responseId": JSON,
+        "error": JSON,
+    },
+)
+
+
 def wire(value: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
@@ -175,6 +225,11 @@ def test_messages_with_values_of_any_type_give_legal_events_and_one_end(messages
     streams.calls(streams.decode("anthropic", *map(wire, messages)))
 
 
+@given(st.lists(RESPONSES, max_size=8))
+def test_responses_with_values_of_any_type_give_legal_events_and_one_end(responses: list[Any]) -> None:
+    streams.calls(streams.decode("gemini", *map(wire, responses)))
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_line_that_is_too_long_ends_the_stream(dialect: str) -> None:
     decoder = load(dialect).new_decoder({"line_bytes_max": 100})
@@ -184,8 +239,12 @@ def test_a_line_that_is_too_long_ends_the_stream(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_came_before_a_line_that_is_too_long_is_kept(dialect: str) -> None:
-    first = streams.chunk({"content": "a"}) if dialect == "openai_chat" else streams.message_start() + streams.text_block(0, "a")
-    events = streams.decode(dialect, first + b"data: " + b"x" * 2000, quirks={"line_bytes_max": 1000})
+    first = {
+        "openai_chat": streams.chunk({"content": "a"}),
+        "anthropic": streams.message_start() + streams.text_block(0, "a"),
+        "gemini": streams.response({"text": "a"}),
+    }
+    events = streams.decode(dialect, first[dialect] + b"data: " + b"x" * 2000, quirks={"line_bytes_max": 1000})
     assert streams.text(events) == "a"
     assert streams.end(events) == "error/upstream_protocol"
     assert events[-1].partial  # type: ignore[attr-defined]
