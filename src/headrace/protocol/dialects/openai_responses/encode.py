@@ -96,20 +96,18 @@ class ResponsesEncoding(Encoding):
     def forward(self, frames: Sequence[SSEEvent]) -> bytes:
         if self._forwarded is None:
             self._forwarded = Forwarded()
-        forwarded, out = self._forwarded, []
-        for event in frames:
-            forwarded.take(event)
-            if self._after < 0 or self._is_new(event):
-                out.append(frame(event))
-        return b"".join(out)
+        self._forwarded.take(frames)
+        if self._after < 0:
+            return b"".join([frame(event) for event in frames])
+        return b"".join([frame(event) for event in frames if self._is_new(event)])
 
     def _is_new(self, event: SSEEvent) -> bool:
-        number = number_of(event)
-        if number is None:
-            return True
-        if number <= self._after:
-            return False
-        self._after = -1
+        """Frames without a number are always new, and so is what comes after the first new number."""
+        number = None if self._after < 0 else number_of(event)
+        if number is not None:
+            if number <= self._after:
+                return False
+            self._after = -1
         return True
 
     def _end_forwarded(self, forwarded: Forwarded, event: ev.StreamEnd | ev.Error) -> None:

@@ -5,7 +5,7 @@ Only what is needed is read: an event's type from its name, and its data when so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ from headrace.protocol.sse import SSEEvent
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 LIFECYCLE = ENDS | {"response.created", "response.queued", "response.in_progress"}
+# Names of frames that tell something of the response as a whole. Where a frame has no name, its data may.
+_TELLING = LIFECYCLE | {"response.output_item.done", "message"}
 
 
 class _Head(Struct, gc=False):
@@ -64,21 +66,21 @@ class Forwarded:
         self._last: SSEEvent | None = None
         self._numbered = 0
 
-    @property
-    def begun(self) -> bool:
-        return self._last is not None
+    def take(self, frames: Sequence[SSEEvent]) -> None:
+        """Take the next frames."""
+        for frame in frames:
+            if frame.event in _TELLING:
+                self._note(frame, kind_of(frame))
+        if frames:
+            self._last = frames[-1]
+            self._numbered += len(frames)
 
-    def take(self, frame: SSEEvent) -> str:
-        """Take the next frame; return its type."""
-        self._last = frame
-        self._numbered += 1
-        kind = frame.event if frame.event != "message" else kind_of(frame)
+    def _note(self, frame: SSEEvent, kind: str) -> None:
         if kind in LIFECYCLE:
             self._lifecycle = frame
             self.ended = kind in ENDS
         elif kind == "response.output_item.done":
             self._items.append(frame)
-        return kind
 
     def next_number(self) -> int:
         """Return the `sequence_number` that follows the last frame's."""

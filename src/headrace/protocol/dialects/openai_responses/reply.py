@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from headrace.protocol import events as ev
-from headrace.protocol.dialects.openai_responses.forwarded import Forwarded, data_of, response_id_of
-from headrace.protocol.dialects.openai_responses.response import Answer, Ending, Part, Status, echo, ending, usage_json
+from headrace.protocol.dialects.openai_responses.forwarded import Forwarded, data_of, kind_of, response_id_of
+from headrace.protocol.dialects.openai_responses.response import OVER, Answer, Ending, Part, Status, echo, ending, usage_json
 from headrace.protocol.encoding import Reply
 from headrace.protocol.sse import SSEEvent
 from headrace.protocol.surface import SurfaceRequest
@@ -73,8 +73,11 @@ class PartialItem:
         if 0 <= place < _PLACES_MAX:
             self._texts.setdefault((where, place, part, field), []).append(delta.delta)
 
-    def whole(self) -> dict[str, Any]:
+    def whole(self, *, over: bool) -> dict[str, Any]:
+        """Return the item as it is now. `over`: nothing more of it will come."""
         item = dict(self._item)
+        if over and item.get("status") == "in_progress":
+            item["status"] = "incomplete"
         for (where, _, part, field), texts in sorted(self._texts.items()):
             text = "".join(texts)
             if not where:
@@ -110,21 +113,20 @@ class ResponsesReply(Reply):
     def forward(self, frames: Sequence[SSEEvent]) -> bytes:
         if self._forwarded is None:
             self._forwarded = Forwarded()
+        self._forwarded.take(frames)
         for frame in frames:
-            self._take_frame(frame, self._forwarded.take(frame))
+            self._take_frame(frame, kind_of(frame))
         return b""
 
     def body(self) -> bytes:
-        return self._answer.as_json() if self._forwarded is None else _json(self._whole(self._forwarded))
+        return self._answer.as_json() if self._forwarded is None else _json(self._whole(self._forwarded, None))
 
     def snapshot(self, status: Status | None = None) -> dict[str, Any]:
         """Return the response as it is now. `status` says what nobody but its owner knows, for instance that it was stopped."""
         if self._forwarded is None:
             shape: dict[str, Any] = _loads(self._answer.as_json(status))
         else:
-            shape = self._whole(self._forwarded)
-            if status is not None and status != shape.get("status"):
-                shape |= Ending("", status).members()
+            shape = self._whole(self._forwarded, status)
         if shape.get("status") == "cancelled":
             shape["error"] = None
         return shape
@@ -147,15 +149,17 @@ class ResponsesReply(Reply):
             if kind.endswith("added") and isinstance(value, dict):
                 self._partial[index] = PartialItem(value)
 
-    def _whole(self, forwarded: Forwarded) -> dict[str, Any]:
+    def _whole(self, forwarded: Forwarded, status: Status | None) -> dict[str, Any]:
         shape = forwarded.response()
-        if forwarded.ended:
-            return shape
-        items = forwarded.items() | {index: item.whole() for index, item in self._partial.items()}
-        shape = self._shell | {"id": self._answer.id, "model": self._answer.model, "status": "in_progress"} | shape
-        shape |= {"error": shape.get("error"), "incomplete_details": shape.get("incomplete_details")}
-        shape["output"] = [item for _, item in sorted(items.items())]
-        if self._end is not None:
-            shape |= ending(self._end).members()
-            shape["usage"] = usage_json(self._end.usage) or shape.get("usage")
+        if not forwarded.ended:
+            begun = {"id": self._answer.id, "model": self._answer.model, "status": "in_progress", "usage": None}
+            shape = self._shell | begun | {"error": None, "incomplete_details": None} | shape
+            over = self._end is not None or status in OVER
+            items = forwarded.items() | {index: item.whole(over=over) for index, item in self._partial.items()}
+            shape["output"] = [item for _, item in sorted(items.items())]
+            if self._end is not None:
+                shape |= ending(self._end).members()
+                shape["usage"] = usage_json(self._end.usage) or shape["usage"]
+        if status is not None and status != shape.get("status"):
+            shape |= Ending("", status).members()
         return shape

@@ -27,11 +27,13 @@ from msgspec import Raw
 
 from headrace.errors import QueueFull, QueueTimeout, TooManyStreams, UpstreamRateLimited, UpstreamRejected
 from headrace.protocol import events as ev
+from headrace.protocol.lenient import dicts
 from headrace.protocol.surface import SurfaceRequest
 
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemKind: TypeAlias = Literal["message", "reasoning", "function_call"]
 
+OVER: frozenset[Status | None] = frozenset({"completed", "incomplete", "failed", "cancelled"})
 STOPPED = "The answer was stopped."
 
 _json: Callable[[object], bytes] = msgspec.json.Encoder().encode
@@ -137,8 +139,10 @@ class Item:
     def busy(self) -> bool:
         return any(part.open for part in self.parts)
 
-    def as_json(self) -> bytes:
-        shape: dict[str, object] = {"id": self.id, "type": self.kind, "status": self.status}
+    def as_json(self, *, over: bool = False) -> bytes:
+        """Return the item as it is now. `over`: nothing more of it will come."""
+        status = "incomplete" if over and self.status == "in_progress" else self.status
+        shape: dict[str, object] = {"id": self.id, "type": self.kind, "status": status}
         match self.kind:
             case "message":
                 shape |= {"role": "assistant", "content": self._list("content_index")}
@@ -243,7 +247,7 @@ def echo(request: SurfaceRequest) -> dict[str, Any]:
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
         "text": {"format": {"type": "text"}} | (text if isinstance(text, dict) else {}),
         "tool_choice": choice if isinstance(choice, str | dict) and choice else "auto",
-        "tools": [_tool(tool) for tool in body.get("tools") or () if isinstance(tool, dict)],
+        "tools": [_tool(tool) for tool in dicts(body.get("tools"))],
         "truncation": body["truncation"] if body.get("truncation") in ("auto", "disabled") else "disabled",
         "previous_response_id": None,
     }
@@ -314,10 +318,11 @@ class Answer:
     def as_json(self, status: Status | None = None) -> bytes:
         """Return the whole `response` object as it is now."""
         end = self._ending
+        over = end is not None or status in OVER
         shape = self._shell | {
             "id": self.id,
             "model": self.model,
-            "output": [Raw(item.as_json()) for item in self.items],
+            "output": [Raw(item.as_json(over=over)) for item in self.items],
             "usage": self._usage,
             "completed_at": self.completed_at,
             **(end.members() if end is not None else Ending("", self.status).members()),

@@ -16,7 +16,7 @@ from headrace.protocol.dialects.openai_responses.reply import ResponsesReply
 from headrace.protocol.surface import ErrorReply, Surface
 
 _json: Callable[[object], bytes] = msgspec.json.Encoder().encode
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def error(problem: HeadraceError) -> ErrorReply:
