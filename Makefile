@@ -20,6 +20,9 @@ HERE := $(firstword $(shell pwd -P | cksum))
 MADE := $(VENV)/made-in-$(HERE)
 PACKAGES := $(VENV)/packages-installed
 PROJECT := $(VENV)/project-installed
+# The JavaScript clients that tests drive. npm itself writes this file, so that it is gone when they are.
+JS := tests/clients/node
+JS_INSTALLED := $(JS)/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test quick check format bench docs requirements clean
@@ -49,12 +52,18 @@ $(PROJECT): $(PACKAGES) pyproject.toml src/headrace/__init__.py
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(JS_INSTALLED): $(JS)/package.json $(JS)/package-lock.json
+	@$(NEED) node
+	@echo 'Installing the JavaScript clients, once'
+	@cd $(JS) && npm ci --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
 demo: setup ## the relay, a simulated provider and nginx, with what to look at
 	@$(NEED) nginx
 	@$(BIN)/headrace demo
 
-test: setup ## every test, real servers included
-	@$(NEED) nginx libgomp cc
+test: setup $(JS_INSTALLED) ## every test, real servers and the clients that people use included
+	@$(NEED) nginx libgomp cc node
 	@$(PYTEST) $(ARGS)
 
 quick: setup ## the tests that need no server
@@ -85,5 +94,5 @@ requirements: setup ## compile requirements/ from pyproject.toml; UPGRADE=1 take
 	@echo uv | $(COMPILE) - --no-annotate -c requirements/dev.txt -o requirements/uv.txt
 
 clean: ## remove everything that make made, the environment too
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@rm -rf $(VENV) $(JS)/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the Debian packages behind what make needs, when they are missing: sh deploy/debian-packages.sh venv nginx libgomp cc
+# Install the Debian packages behind what make needs, when they are missing: sh deploy/debian-packages.sh venv nginx libgomp cc node
 # Says nothing when all is there. Without root, or without apt, it says what to install.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps nginx and ldconfig, outside a user's own path
@@ -9,6 +9,7 @@ is_there() {
     case "$1" in
     venv) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
     libgomp) ! command -v ldconfig >/dev/null || ldconfig -p | grep -q 'libgomp\.so\.1' ;; # llama.cpp loads it; only Linux names it so
+    node) command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -19,6 +20,7 @@ packages_of() {
     nginx) echo nginx-light ;;
     libgomp) echo libgomp1 ;;
     cc) echo gcc libc6-dev ;;
+    node) if command -v npm >/dev/null; then echo nodejs; else echo nodejs npm; fi ;;
     *) echo "$1" ;;
     esac
 }
@@ -65,4 +67,7 @@ if ! install && ! { { update || { sleep 5 && update; }; } && install; }; then
 fi
 case " $packages " in
 *' nginx-light '*) ! command -v systemctl >/dev/null || systemctl --quiet disable nginx >/dev/null 2>&1 || true ;;
+esac
+case ", $missing, " in
+*', node, '*) is_there node || { echo "Node.js must be 20 or newer, and this system's package is older: install it from elsewhere" >&2 && exit 1; } ;;
 esac

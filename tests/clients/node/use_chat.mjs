@@ -1,0 +1,45 @@
+// A page with useChat on it, in a document that is no browser's. Each render that changed something is told as it is on the screen.
+import { useChat } from '@ai-sdk/react';
+import { DefaultChatTransport } from 'ai';
+import { Window } from 'happy-dom';
+import { createElement, useEffect } from 'react';
+
+const window = new Window({ url: 'http://127.0.0.1/' });
+globalThis.window = window;
+globalThis.document = window.document;
+const { createRoot } = await import('react-dom/client');
+
+export async function open({ base, chat, model, resume, messages }, outcome, signal, see, inbox) {
+  const transport = new DefaultChatTransport({ api: base + '/api/chat', body: { model } });
+  const heard = { data: [], finishes: [], errors: [] };
+  const page = {};
+
+  function Page() {
+    const shown = useChat({
+      id: chat,
+      messages,
+      resume,
+      transport,
+      onData: (part) => heard.data.push(part),
+      onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => {
+        heard.finishes.push({ isAbort, isDisconnect, isError, finishReason });
+        page.show();
+      },
+      onError: (error) => heard.errors.push(error.message),
+    });
+    Object.assign(page, shown);
+    page.show = () => see({ status: page.status, error: page.error?.message ?? null, messages: page.messages, ...heard });
+    useEffect(() => page.show(), [shown.messages, shown.status, shown.error]);
+    return null;
+  }
+
+  const root = createRoot(document.createElement('div'));
+  const closed = new Promise((resolve) => signal.addEventListener('abort', resolve));
+  inbox.on('send', ({ text }) => void page.sendMessage({ text }));
+  inbox.on('stop', () => void page.stop());
+  inbox.on('resume', () => void page.resumeStream());
+  inbox.on('again', () => void page.regenerate());
+  root.render(createElement(Page));
+  await closed;
+  root.unmount();
+}

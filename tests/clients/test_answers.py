@@ -1,0 +1,90 @@
+"""What a client makes of an answer: the same whether it is streamed or whole, and what the model said."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.simulator import texts
+
+from .conftest import Stage
+from .node_clients import Driver
+from .outcome import Client
+from .roster import CLIENTS, PROVIDERS
+
+pytestmark = pytest.mark.real
+
+SOON = "first_token_s=0&tokens_per_s=0"
+FINISHES = {
+    "openai_chat": {"stop": "stop", "length": "length", "calls": "tool_calls"},
+    "anthropic": {"stop": "end_turn", "length": "max_tokens", "calls": "tool_use"},
+    "openai_responses": {"stop": "completed", "length": "max_output_tokens", "calls": "completed"},
+}
+ANSWERS = {
+    "short": (f"quick?{SOON}", "stop"),
+    "long": (f"story?{SOON}", "stop"),
+    "markdown": (f"markdown?{SOON}", "stop"),
+    "thinking": (f"thinking?{SOON}", "stop"),
+    "cut-short": (f"max_tokens?{SOON}", "length"),
+    "call": (f"tool?cut=3&{SOON}", "calls"),
+    "parallel-calls": (f"tools?calls=4&cut=2&{SOON}", "calls"),
+    "call-without-arguments": (f"tool_empty?{SOON}", "calls"),
+}
+
+each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+each_provider = pytest.mark.parametrize("provider", PROVIDERS.values())
+
+
+@each_client
+@each_provider
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_a_streamed_answer_is_the_whole_answer(stage: Stage, driver: Driver, client: Client, provider: str, answer: str) -> None:
+    script, finish = ANSWERS[answer]
+    model = f"{provider}/{script}"
+
+    streamed = (await client.ask(stage.url, model, tools=finish == "calls")).whole()
+    whole = (await client.ask(stage.url, model, stream=False, tools=finish == "calls")).whole()
+
+    assert streamed.said == whole.said
+    assert streamed.finish == FINISHES[client.surface][finish]
+    assert streamed.usage
+    assert streamed.usage["output"] > 0
+
+
+@each_client
+@each_provider
+async def test_what_is_streamed_is_what_the_model_said(stage: Stage, driver: Driver, client: Client, provider: str) -> None:
+    story = await client.ask(stage.url, f"{provider}/story?{SOON}")
+    thinking = await client.ask(stage.url, f"{provider}/thinking?{SOON}")
+
+    assert story.text == texts.STORY
+    assert story.deltas > 1
+    assert thinking.text == texts.CONCLUSION
+    if client.name != "langchain":  # which shows no reasoning of this API
+        assert thinking.thinking == texts.REASONING
+
+
+@each_client
+@each_provider
+async def test_parallel_calls_are_gathered_each_for_itself(stage: Stage, driver: Driver, client: Client, provider: str) -> None:
+    one = await client.ask(stage.url, f"{provider}/tool?cut=1&{SOON}", tools=True)
+    several = await client.ask(stage.url, f"{provider}/tools?calls=4&cut=1&{SOON}", tools=True)
+    empty = await client.ask(stage.url, f"{provider}/tool_empty?{SOON}", tools=True)
+
+    assert [call.name for call in one.calls] == ["file_report"]
+    assert one.calls[0].arguments is not None
+    assert one.calls[0].arguments["station"] == "Wehr Nürnberg/Süd"
+    assert [call.name for call in several.calls] == ["get_river_level", "get_rainfall", "set_gate", "notify"]
+    assert len({call.id for call in several.calls}) == 4
+    assert all(call.arguments for call in several.calls)
+    assert len(empty.calls) == 1
+    assert not empty.calls[0].arguments
+
+
+@pytest.mark.parametrize("client", [client for client in CLIENTS if client.surface != "anthropic"], ids=lambda client: client.name)
+async def test_a_refusal_is_a_refusal(stage: Stage, driver: Driver, client: Client) -> None:
+    whole = (await client.ask(stage.url, f"simulator/refusal?{SOON}", stream=False)).whole()
+    streamed = (await client.ask(stage.url, f"simulator/refusal?{SOON}")).whole()
+
+    assert whole.refusal == texts.REFUSAL
+    if client.name != "langchain":  # which gathers no refusals
+        assert streamed.refusal == texts.REFUSAL
