@@ -379,6 +379,14 @@ def test_an_answer_to_a_tools_result_goes_on_under_the_same_id() -> None:
     assert chat(START, end(), body={"messages": [asked, {"id": "u1", "role": "user"}]}).message_id == "msg_1"
 
 
+def test_a_reader_who_comes_after_the_end_goes_on_under_the_same_id() -> None:
+    request = SurfaceRequest(SURFACE, {"messages": [{"id": "a1", "role": "assistant", "parts": []}]})
+    events = numbered([START, end()])
+    live = SURFACE.new_stream(request).encode(events)
+    request.forget()
+    assert SURFACE.new_stream(request).encode(events) == live
+
+
 @pytest.mark.parametrize("body", [{"messages": None}, {"messages": []}, {"messages": [1]}, {"messages": [{"role": "assistant", "id": 7}]}])
 def test_a_body_without_an_id_to_go_on_with(body: dict[str, Any]) -> None:
     assert chat(START, end(), body=body).message_id == "msg_1"

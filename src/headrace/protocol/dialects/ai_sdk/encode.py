@@ -33,6 +33,7 @@ from headrace.protocol.sse import DONE
 from headrace.protocol.surface import SurfaceRequest
 
 STOPPED = "The answer was stopped."
+_CONTINUED = "continuedMessageId"
 
 _encode = msgspec.json.Encoder().encode
 _FINISH_REASONS: dict[ev.FinishReason, str] = {
@@ -52,7 +53,7 @@ class UIMessageStream(Encoding):
     end_marker = DONE
 
     def __init__(self, request: SurfaceRequest) -> None:
-        self._message_id = continued_message(request.body)
+        self._message_id = _continued_message(request.body)
         self._started = False
         # The next part belongs to the next step.
         self._step_over = False
@@ -257,16 +258,18 @@ class UIMessageStream(Encoding):
         self._out.append(b"data: %b\n\n" % _encode(chunk))
 
 
-def continued_message(body: dict[str, Any]) -> str | None:
+def _continued_message(body: dict[str, Any]) -> str | None:
     """Return the id of the message that this answer goes on with: the last one, if it is the assistant's own.
 
     A chat that answers a tool call sends its message back and expects the rest under the same id; under another it would be told twice.
+    The id is noted in the body, because the messages are let go when the answer is over, and a late reader needs the same one.
     """
     messages = body.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if not isinstance(last, dict) or last.get("role") != "assistant":
-        return None
-    message_id = last.get("id") if body.get("trigger") != "regenerate-message" else None
+    if messages is not None:
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        last = last if isinstance(last, dict) and body.get("trigger") != "regenerate-message" else {}
+        body[_CONTINUED] = last.get("id") if last.get("role") == "assistant" else None
+    message_id = body.get(_CONTINUED)
     return message_id if isinstance(message_id, str) and message_id else None
 
 
