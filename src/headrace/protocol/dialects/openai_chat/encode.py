@@ -136,9 +136,11 @@ class ReasoningDetails:
             number = self._numbers[block] = self._next()
         return number
 
-    def end(self, block: int) -> None:
-        self._texts.pop(block, None)
+    def end(self, block: int) -> dict[str, Any] | None:
+        """The block is over; return the entry of its text that nobody signed."""
         self._numbers.pop(block, None)
+        texts = self._texts.pop(block, None)
+        return {"type": "reasoning.text", "index": self._count, "text": "".join(texts)} if texts else None
 
     def take(self, event: ev.Thinking) -> dict[str, Any] | None:
         """Return the entry, or the rest of one, that `event` makes with its signature or with what is sealed in it."""

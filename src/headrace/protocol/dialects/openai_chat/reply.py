@@ -85,7 +85,7 @@ class OpenAIChatReply(Reply):
             "model": self._start.model if self._start else "",
         }
         if self._chunks.begun:
-            completion |= self._chunks.completion()
+            completion |= self._chunks.completion(self._answer.finish_reason)
         else:
             completion["choices"] = [self._answer.choice()]
         if self._usage is not None and not completion.get("usage"):
@@ -99,7 +99,7 @@ class EventAnswer:
     def __init__(self, field: str) -> None:
         self._field = field
         self._reset()
-        self._finish_reason: ev.FinishReason = "stop"
+        self._ended: ev.FinishReason = "stop"
 
     def _reset(self) -> None:
         self._texts: list[str] = []
@@ -122,6 +122,8 @@ class EventAnswer:
                 arguments = event.arguments_raw if event.arguments_raw or not event.valid else "{}"
                 function = {"name": event.name, "arguments": arguments}
                 self._calls.append({"id": event.tool_call_id, "type": "function", "function": function})
+            case ev.BlockEnd(kind="thinking", index=index):
+                self._end_thinking(index)
             case ev.Source():
                 self._annotations.append(annotation_shape(event, self._characters))
             case ev.Notice(code="refusal", message=message) if message:
@@ -129,7 +131,7 @@ class EventAnswer:
             case ev.Reset():
                 self._reset()
             case ev.StreamEnd(finish_reason=reason):
-                self._finish_reason = reason
+                self._ended = reason
             case _:
                 pass
 
@@ -138,7 +140,18 @@ class EventAnswer:
             self._thoughts.append(event.text)
             self._new_details.add(event.index, event.text)
         if (detail := self._new_details.take(event)) is not None:
-            self._details.append(detail)
+            self._details.append({**detail, "index": len(self._details)})
+
+    def _end_thinking(self, block: int) -> None:
+        """Where entries are streamed, those without a signature have one as well."""
+        detail = self._new_details.end(block)
+        if detail is not None and self._field == "reasoning":
+            self._details.append({**detail, "index": len(self._details)})
+
+    @property
+    def finish_reason(self) -> str:
+        refused = self._refusal is not None and self._ended == "refusal"
+        return "stop" if refused else FINISH_REASONS.get(self._ended, "stop")
 
     def choice(self) -> dict[str, Any]:
         content = "".join(self._texts)
@@ -153,9 +166,7 @@ class EventAnswer:
             message["annotations"] = self._annotations
         if self._calls:
             message["tool_calls"] = self._calls
-        refused = self._refusal is not None and self._finish_reason == "refusal"
-        reason = "stop" if refused else FINISH_REASONS.get(self._finish_reason, "stop")
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        return {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
 
 
 class ChunkAnswer:
@@ -187,9 +198,11 @@ class ChunkAnswer:
             chunk.pop(name, None)
         join_fields(self._fields, chunk)
 
-    def completion(self) -> dict[str, Any]:
-        choices = [self._choices[place].whole(string(self._fields.get("id"))) for place in sorted(self._choices)]
-        fields = {name: value for name, value in self._fields.items() if value or name not in _FIRST}
+    def completion(self, finish_reason: str) -> dict[str, Any]:
+        """Return the completion; `finish_reason` is for a choice whose provider told none."""
+        response = string(self._fields.get("id"))
+        choices = [self._choices[place].whole(response, finish_reason) for place in sorted(self._choices)]
+        fields = {name: value for name, value in self._fields.items() if value != "" and (value or name not in _FIRST)}
         return {**fields, "object": "chat.completion", "choices": choices}
 
 
@@ -245,7 +258,7 @@ class ChunkChoice:
             fragment.pop("id", None)
         join_delta(shape, fragment)
 
-    def whole(self, response: str) -> dict[str, Any]:
+    def whole(self, response: str, finish_reason: str) -> dict[str, Any]:
         message = {name: finish(value) for name, value in self._message.items()}
         spoken = any(value for name, value in message.items() if name != "role") or self._call_shapes
         if self._told and not spoken:
@@ -258,8 +271,7 @@ class ChunkChoice:
             calls.append({**finish(shape), "id": shape["id"] or f"call_{suffix}_{number}"})
         if calls:
             message["tool_calls"] = calls
-            message["content"] = message["content"] or None
-        fields = {"logprobs": None, "finish_reason": None, **self._fields}
+        fields = {"logprobs": None, **self._fields, "finish_reason": self._fields.get("finish_reason") or finish_reason}
         return {**fields, "index": self._index, "message": message}
 
 
