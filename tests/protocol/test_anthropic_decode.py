@@ -11,6 +11,7 @@ from provider_streams import (
     block_start,
     block_stop,
     calls,
+    check,
     data,
     decode,
     end,
@@ -431,3 +432,52 @@ def test_a_body_that_is_a_plain_error_says_what_it_is() -> None:
     last = run(ANTHROPIC["json body"])[-1]
     assert isinstance(last, ev.Error)
     assert (last.code, last.partial) == ("upstream_auth", False)
+
+
+# --- frames, for a reader who gets them as they came -----------------------------------------------------------------
+
+
+def with_frames(*chunks: bytes) -> tuple[list[ev.Event], list[bytes]]:
+    decoder = load("anthropic").new_decoder({})
+    decoder.frames = []
+    events = [event for part in chunks for event in decoder.feed(part)] + decoder.finish()
+    return check(events, decoder), [frame.data for frame in decoder.frames]
+
+
+@pytest.mark.parametrize("name", ANTHROPIC)
+def test_every_event_of_a_stream_is_a_frame(name: str) -> None:
+    blocks = [block.partition(b"data: ")[2] for block in ANTHROPIC[name].split(b"\n\n") if b"data: " in block]
+    assert with_frames(ANTHROPIC[name])[1] == blocks
+
+
+def test_a_splice_is_only_judged_when_the_frames_are_over() -> None:
+    decoder = load("anthropic").new_decoder({})
+    decoder.frames = []
+    events = decoder.feed(ANTHROPIC["spliced"].removesuffix(message("message_stop")))
+    assert not decoder.finished
+    assert [call[:3] for call in calls(events)] == [("toolu_1", "look", '{"v": "Spa')]
+    events += decoder.feed(message("message_stop"))
+    assert end(events) == "error/upstream_protocol"
+    assert [event.tool_call_id for event in of(events, ev.ToolCallStart)] == ["toolu_1"]
+
+
+@pytest.mark.parametrize("last", [b"", message("error", error={"type": "overloaded_error", "message": "Busy"}), b"data: [DONE]\n\n"])
+def test_a_splice_that_breaks_off_is_still_a_splice(last: bytes) -> None:
+    events, _ = with_frames(ANTHROPIC["spliced"].removesuffix(message("message_stop")) + last)
+    assert events[-1] == run(ANTHROPIC["spliced"])[-1]
+
+
+def test_an_event_without_name_that_is_no_json_is_read_over_until_the_end() -> None:
+    body = message_start() + text_block(0, "a") + b"data: {oops\n\n" + text_block(1, "b") + message_end()
+    events, frames = with_frames(body)
+    assert (text(events), end(events)) == ("a", "error/upstream_protocol")
+    assert frames[-1] == b'{"type": "message_stop"}'
+    assert end(run(body)) == "error/upstream_protocol"
+
+
+def test_a_delta_of_a_block_that_never_began_is_part_of_the_answer() -> None:
+    decoder = load("anthropic").new_decoder({})
+    decoder.feed(message_start())
+    assert not decoder.begun
+    assert decoder.feed(block_delta(0, type="hologram_delta", pixel=1))
+    assert decoder.begun

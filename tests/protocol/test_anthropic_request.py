@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects import load
+from headrace.protocol.dialects.anthropic import request as request_module
 from headrace.protocol.request import ChatRequest
 
 DIALECT = load("anthropic")
@@ -36,6 +39,10 @@ def refused(**fields: Any) -> str | None:
     return caught.value.field
 
 
+def forwarded(client: dict[str, Any], quirks: dict[str, object]) -> dict[str, Any]:
+    return msgspec.json.decode(DIALECT.forward_request(client, "claude-x", quirks).body)  # type: ignore[no-any-return]
+
+
 def headers(**quirks: object) -> dict[str, str]:
     request = msgspec.convert({"messages": [USER]}, ChatRequest)
     return DIALECT.build_request(request, "claude-x", quirks).headers
@@ -58,8 +65,8 @@ def test_headers() -> None:
 
 
 def test_options() -> None:
-    shape = body(max_tokens=5, temperature=0.0, top_p=0.5, stop=["END"], metadata={"user_id": "u1", "ticket": 7})
-    assert shape["max_tokens"] == 5
+    shape = body(max_tokens=5, temperature=0.0, top_p=0.5, top_k=40, stop=["END"], metadata={"user_id": "u1", "ticket": 7})
+    assert (shape["max_tokens"], shape["top_k"]) == (5, 40)
     assert (shape["temperature"], shape["top_p"], shape["stop_sequences"]) == (0.0, 0.5, ["END"])
     assert shape["metadata"] == {"user_id": "u1"}
 
@@ -67,6 +74,88 @@ def test_options() -> None:
 def test_quirks_are_data() -> None:
     shape = body({"max_tokens_default": 100, "extra_body": {"service_tier": "auto"}})
     assert (shape["max_tokens"], shape["service_tier"]) == (100, "auto")
+
+
+def test_all_quirks_are_listed() -> None:
+    told = Path(request_module.__file__).read_text().split('"""')[1]
+    assert set(re.findall(r"^- `(\w+)`|, `(\w+)` \(none\)", told, re.MULTILINE)) == {
+        (name, "") if name != "beta" else ("", name) for name in request_module.QUIRKS
+    }
+
+
+def test_a_schema_for_the_answer() -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": schema, "name": "answer", "strict": True}
+    assert body(answer_format=form)["output_config"] == {"format": {"type": "json_schema", "schema": schema}}
+    adaptive = body({"thinking": "adaptive"}, answer_format=form, thinking={"effort": "max"})
+    assert adaptive["output_config"] == {"effort": "max", "format": {"type": "json_schema", "schema": schema}}
+
+
+def test_json_without_a_schema_is_refused() -> None:
+    assert refused(answer_format={"type": "json_object"}) == "answer_format.type"
+    assert refused(answer_format={"type": "json_schema"}) == "answer_format.json_schema"
+
+
+# --- a client's own body ---------------------------------------------------------------------------------------------
+
+
+def test_a_body_of_the_dialect_goes_on_as_it_came() -> None:
+    client = {"model": "alias", "messages": [USER], "max_tokens": 1, "stream": False, "field_of_tomorrow": {"a": 1}}
+    assert forwarded(client, {"extra_body": {"service_tier": "auto"}}) == {
+        **client,
+        "model": "claude-x",
+        "stream": True,
+        "service_tier": "auto",
+    }
+    assert client["model"] == "alias"
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+CACHE: dict[str, object] = {"cache_system_characters_min": 6}
+MARK = {"type": "ephemeral"}
+
+
+def test_a_long_system_prompt_is_cached_where_that_is_configured() -> None:
+    marked = [{"type": "text", "text": "123456", "cache_control": MARK}]
+    assert body(CACHE, system="123456")["system"] == marked
+    assert forwarded({"system": "123456"}, CACHE)["system"] == marked
+    assert body(CACHE, system="12345")["system"] == "12345"
+    assert body({}, system="123456")["system"] == "123456"
+    assert body({"cache_system_characters_min": 0}, system="123456")["system"] == "123456"
+    assert "system" not in body(CACHE)
+
+
+def test_the_time_that_a_cache_lives_is_a_quirk() -> None:
+    assert body({**CACHE, "cache_ttl": "1h"}, system="123456")["system"][0]["cache_control"] == {**MARK, "ttl": "1h"}
+
+
+def test_the_last_of_several_system_blocks_is_marked_and_their_lengths_count_together() -> None:
+    system = [{"type": "text", "text": "123"}, {"type": "text", "text": "456"}]
+    assert forwarded({"system": system}, CACHE)["system"] == [system[0], {**system[1], "cache_control": MARK}]
+    assert "cache_control" not in system[1]
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        {"system": "123456", "cache_control": MARK},
+        {"system": [{"type": "text", "text": "123456", "cache_control": MARK}, {"type": "text", "text": "x"}]},
+        {"system": "123456", "tools": [{"name": "look", "cache_control": MARK}]},
+        {"system": "123456", "messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": MARK}]}]},
+        {
+            "system": "123456",
+            "messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "cache_control": MARK}]}]}],
+        },
+    ],
+)
+def test_a_request_that_caches_by_itself_is_left_alone(client: dict[str, Any]) -> None:
+    assert forwarded(client, CACHE) == {**client, "model": "claude-x", "stream": True}
+
+
+@pytest.mark.parametrize("system", [None, 7, [], ["123456"], [{"type": "text", "text": "123456"}, "x"], {"text": "123456"}])
+def test_a_system_prompt_of_another_structure_is_for_the_provider_to_judge(system: object) -> None:
+    assert forwarded({"system": system, "messages": 7, "tools": "x"}, CACHE)["system"] == system
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -136,6 +225,17 @@ def test_results_stand_before_everything_else_in_their_message() -> None:
     assert [block["type"] for block in messages({"role": "user", "content": parts})[0]["content"]] == ["tool_result", "text"]
 
 
+def test_a_result_may_hold_texts_and_images() -> None:
+    content = [{"type": "text", "text": "a"}, {"type": "text", "text": ""}, {"type": "image", "url": "https://a.example/x.png"}]
+    turn = {"role": "tool", "content": [{"type": "tool_result", "tool_call_id": "c", "content": content}]}
+    assert messages(turn)[0]["content"][0]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image", "source": {"type": "url", "url": "https://a.example/x.png"}},
+    ]
+    content[2] = {"type": "image"}
+    assert refused(messages=[turn]) == "messages[0].content[0].content[2]"
+
+
 def test_empty_text_is_left_out() -> None:
     turns = messages(
         USER,
@@ -187,6 +287,25 @@ def test_tool_choice(choice: str, told: object) -> None:
     assert body(tools=TOOLS, tool_choice=choice)["tool_choice"] == told
 
 
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        (None, {"type": "auto", "disable_parallel_tool_use": True}),
+        ("required", {"type": "any", "disable_parallel_tool_use": True}),
+        ("look", {"type": "tool", "name": "look", "disable_parallel_tool_use": True}),
+        ("none", {"type": "none"}),
+    ],
+)
+def test_one_call_at_a_time_is_part_of_the_choice(choice: str | None, told: object) -> None:
+    assert body(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False)["tool_choice"] == told
+
+
+def test_several_calls_at_a_time_are_the_default() -> None:
+    assert "tool_choice" not in body(tools=TOOLS, parallel_tool_calls=True)
+    assert "tool_choice" not in body(parallel_tool_calls=False)
+    assert refused(tools=TOOLS, tool_choice="nobody", parallel_tool_calls=False) == "tool_choice"
+
+
 def test_a_choice_among_no_tools_is_left_out_or_refused() -> None:
     assert "tool_choice" not in body(tool_choice="none")
     assert refused(tool_choice="required") == "tool_choice"
@@ -215,6 +334,16 @@ def test_thinking_is_a_budget_on_top_of_the_default_limit(thinking: object, budg
 def test_a_budget_that_leaves_no_room_for_an_answer_is_refused() -> None:
     assert refused(thinking={"budget_tokens": 2000}, max_tokens=2000) == "max_tokens"
     assert body(thinking={"budget_tokens": 2000}, max_tokens=2001)["max_tokens"] == 2001
+
+
+@pytest.mark.parametrize(
+    ("effort", "max_tokens", "budget"),
+    [("high", 50_000, 16384), ("high", 4000, 2000), ("max", 2048, 1024), ("low", 2047, None), ("low", 1, None)],
+)
+def test_the_budget_of_an_effort_leaves_room_for_an_answer(effort: str, max_tokens: int, budget: int | None) -> None:
+    shape = body(thinking={"effort": effort}, max_tokens=max_tokens)
+    assert shape.get("thinking") == (None if budget is None else {"type": "enabled", "budget_tokens": budget})
+    assert shape["max_tokens"] == max_tokens
 
 
 @pytest.mark.parametrize(
