@@ -89,6 +89,7 @@ def test_images_as_data_and_by_address() -> None:
         (PICTURE | {"mediaType": "application/pdf"}, "messages[0].parts[0].mediaType"),
         (PICTURE | {"url": "blob:https://example.org/1"}, "messages[0].parts[0].url"),
         (PICTURE | {"url": "data:image/png,%89PNG"}, "messages[0].parts[0].url"),
+        (PICTURE | {"url": "data:text/html;base64,iVBO"}, "messages[0].parts[0].url"),
         (PICTURE | {"url": 1}, "messages[0].parts[0].url"),
         ({"type": "text"}, "messages[0].parts[0].text"),
         ({"type": "text", "text": 1}, "messages[0].parts[0].text"),

@@ -27,27 +27,15 @@ from typing import Any
 import msgspec
 
 from headrace.errors import BadRequest
-from headrace.protocol.lenient import DEPTH_MAX, encodable
+from headrace.protocol.dialects.frontend import check_depth, dict_at, list_at, named, options, shown, string_at
+from headrace.protocol.lenient import encodable
 from headrace.protocol.request import ChatRequest, ImagePart, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
 NOT_RUN = "The call was not run."
 NOT_ALLOWED = "The user did not allow this call."
 
 _encode = msgspec.json.Encoder().encode
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/=_-]*)")
-_SAID_CHARACTERS_MAX = 80
-# Ours, and the names that the AI SDK has for the same.
-_OPTIONS = {
-    **{name: name for name in ("model", "system", "temperature", "tools", "thinking", "metadata")},
-    **{name: name for name in ("max_tokens", "top_p", "top_k", "stop", "tool_choice", "parallel_tool_calls", "answer_format")},
-    "maxTokens": "max_tokens",
-    "maxOutputTokens": "max_tokens",
-    "topP": "top_p",
-    "topK": "top_k",
-    "stopSequences": "stop",
-    "toolChoice": "tool_choice",
-    "parallelToolCalls": "parallel_tool_calls",
-}
+_DATA_URL = re.compile(r"data:(image/[\w.+-]+);base64,([A-Za-z0-9+/=_-]*)")
 _LEFT_OUT = frozenset({"source-url", "source-document", "custom", "reasoning-file"})
 _UNANSWERED = frozenset({"input-available", "approval-requested", "approval-responded", "output-denied"})
 
@@ -87,73 +75,45 @@ def parse(body: dict[str, Any]) -> ChatRequest:
         _message(message, f"messages[{at}]", turns)
     if not turns.messages:
         raise BadRequest("messages: none of them has anything to say.", field="messages")
-    request = _options(body)
+    request = options(body)
     request.messages = turns.messages
     return request
-
-
-# --- options -----------------------------------------------------------------------------------------------------------
-
-
-def _options(body: dict[str, Any]) -> ChatRequest:
-    """Return a request with the options of `body`, and with no messages of its own yet."""
-    given = {name: value for name, value in body.items() if name in _OPTIONS and value is not None}
-    said = {_OPTIONS[name]: name for name in given}
-    options: dict[str, Any] = {}
-    for name, value in given.items():
-        _check_depth(value, name)
-        options[_OPTIONS[name]] = _tool_choice(value) if name == "toolChoice" else value
-    try:
-        return msgspec.convert({"messages": [{"role": "user", "content": ""}], **options}, ChatRequest)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at ")
-        path = place.strip("`").removeprefix("$.")
-        ours = re.split(r"[.\[]", path)[0]
-        field = _bounded(said.get(ours, ours) + path.removeprefix(ours))
-        raise BadRequest(f"{field}: {_bounded(what)}.", field=field) from None
-
-
-def _tool_choice(value: Any) -> Any:
-    """The AI SDK names a tool as `{type: 'tool', toolName}`."""
-    return value["toolName"] if isinstance(value, dict) and isinstance(value.get("toolName"), str) else value
 
 
 # --- messages ----------------------------------------------------------------------------------------------------------
 
 
 def _message(given: Any, where: str, turns: _Turns) -> None:
-    message = _dict(given, where)
+    message = dict_at(given, where)
     parts = message.get("parts")
     if parts is None and isinstance(message.get("content"), str):
         parts = [{"type": "text", "text": message["content"]}]
-    if not isinstance(parts, list):
-        raise BadRequest(f"{where}.parts: a list of parts.", field=f"{where}.parts")
-    named = [(_dict(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]") for at, part in enumerate(parts)]
+    placed = named(list_at(parts, f"{where}.parts", "parts"), f"{where}.parts")
     match message.get("role"):
         case "user":
-            turns.messages.append(_user(named, f"{where}.parts"))
+            turns.messages.append(_user(placed, f"{where}.parts"))
         case "assistant":
-            for part, place in named:
+            for part, place in placed:
                 _assistant_part(part, place, turns)
             turns.end_step()
         case "system":
-            if text := "".join(_string(part, "text", place) for part, place in named if part.get("type") == "text"):
+            if text := "".join(string_at(part, "text", place) for part, place in placed if part.get("type") == "text"):
                 turns.messages.append(Message(role="system", content=text))
         case role:
-            raise BadRequest(f"{where}.role: system, user or assistant, not {_shown(role)}.", field=f"{where}.role")
+            raise BadRequest(f"{where}.role: system, user or assistant, not {shown(role)}.", field=f"{where}.role")
 
 
-def _user(named: list[tuple[dict[str, Any], str]], where: str) -> Message:
+def _user(placed: list[tuple[dict[str, Any], str]], where: str) -> Message:
     content: list[Part] = []
-    for part, place in named:
+    for part, place in placed:
         match _type(part, place):
             case "text":
-                if text := _string(part, "text", place):
+                if text := string_at(part, "text", place):
                     content.append(TextPart(text))
             case "file":
                 content.append(_image(part, place))
             case kind if not _left_out(kind):
-                raise BadRequest(f"{place}.type: a user's message cannot hold a part of type {_shown(kind)}.", field=f"{place}.type")
+                raise BadRequest(f"{place}.type: a user's message cannot hold a part of type {shown(kind)}.", field=f"{place}.type")
     if not content:
         raise BadRequest(f"{where}: a message needs text or an image.", field=where)
     # Some vendors take only a string where there is nothing but text.
@@ -163,7 +123,7 @@ def _user(named: list[tuple[dict[str, Any], str]], where: str) -> Message:
 def _assistant_part(part: dict[str, Any], where: str, turns: _Turns) -> None:
     match _type(part, where):
         case "text":
-            if text := _string(part, "text", where):
+            if text := string_at(part, "text", where):
                 turns.add(TextPart(text))
         case "reasoning":
             _reasoning(part, where, turns)
@@ -172,27 +132,24 @@ def _assistant_part(part: dict[str, Any], where: str, turns: _Turns) -> None:
         case "steering-message":
             _steering(part, where, turns)
         case "dynamic-tool":
-            _tool(part, _string(part, "toolName", where), where, turns)
+            _tool(part, string_at(part, "toolName", where), where, turns)
         case kind if kind.startswith("tool-"):
             _tool(part, kind.removeprefix("tool-"), where, turns)
         case "file":
             raise BadRequest(f"{where}: files in an assistant's message cannot be passed on. Leave them out.", field=where)
         case kind if not _left_out(kind):
-            raise BadRequest(f"{where}.type: {_shown(kind)} is no part that is known here.", field=f"{where}.type")
+            raise BadRequest(f"{where}.type: {shown(kind)} is no part that is known here.", field=f"{where}.type")
 
 
 def _steering(part: dict[str, Any], where: str, turns: _Turns) -> None:
     """What the user said while the answer came stands between two of its steps."""
     turns.end_step()
-    parts = part.get("parts")
-    if not isinstance(parts, list):
-        raise BadRequest(f"{where}.parts: a list of parts.", field=f"{where}.parts")
-    named = [(_dict(inner, f"{where}.parts[{at}]"), f"{where}.parts[{at}]") for at, inner in enumerate(parts)]
-    turns.messages.append(_user(named, f"{where}.parts"))
+    placed = named(list_at(part.get("parts"), f"{where}.parts", "parts"), f"{where}.parts")
+    turns.messages.append(_user(placed, f"{where}.parts"))
 
 
 def _reasoning(part: dict[str, Any], where: str, turns: _Turns) -> None:
-    text = _string(part, "text", where)
+    text = string_at(part, "text", where)
     metadata = part.get("providerMetadata")
     of = metadata if isinstance(metadata, dict) else {}
     ours, theirs = of.get("headrace"), of.get("anthropic")
@@ -204,9 +161,9 @@ def _reasoning(part: dict[str, Any], where: str, turns: _Turns) -> None:
 
 
 def _image(part: dict[str, Any], where: str) -> ImagePart:
-    media_type, url = _string(part, "mediaType", where), _string(part, "url", where)
+    media_type, url = string_at(part, "mediaType", where), string_at(part, "url", where)
     if not media_type.startswith("image"):
-        raise BadRequest(f"{where}.mediaType: only images can be passed on, not {_shown(media_type)}.", field=f"{where}.mediaType")
+        raise BadRequest(f"{where}.mediaType: only images can be passed on, not {shown(media_type)}.", field=f"{where}.mediaType")
     if found := _DATA_URL.fullmatch(url):
         return ImagePart(data=found[2], media_type=found[1])
     if url.startswith(("https://", "http://")):
@@ -222,17 +179,17 @@ def _tool(part: dict[str, Any], name: str, where: str, turns: _Turns) -> None:
     state = part.get("state")
     if state == "input-streaming" or not name:
         return
-    call = _string(part, "toolCallId", where)
+    call = string_at(part, "toolCallId", where)
     if not call:
         raise BadRequest(f"{where}.toolCallId: the call's id.", field=f"{where}.toolCallId")
     if state == "output-available":
         result = ToolResultPart(tool_call_id=call, content=_output(part.get("output"), f"{where}.output"))
     elif state == "output-error":
-        result = ToolResultPart(tool_call_id=call, content=_string(part, "errorText", where), ok=False)
+        result = ToolResultPart(tool_call_id=call, content=string_at(part, "errorText", where), ok=False)
     elif isinstance(state, str) and state in _UNANSWERED:
         result = ToolResultPart(tool_call_id=call, content=_why_unanswered(part), ok=False)
     else:
-        raise BadRequest(f"{where}.state: {_shown(state)} is no state of a tool part.", field=f"{where}.state")
+        raise BadRequest(f"{where}.state: {shown(state)} is no state of a tool part.", field=f"{where}.state")
     arguments = _input(part, where, lenient=state == "output-error")
     turns.add(ToolCallPart(tool_call_id=call, name=name, arguments=arguments), result)
 
@@ -243,14 +200,14 @@ def _input(part: dict[str, Any], where: str, *, lenient: bool) -> dict[str, Any]
         return {}
     if not isinstance(value, dict):
         raise BadRequest(f"{where}.input: an object.", field=f"{where}.input")
-    _check_depth(value, f"{where}.input")
+    check_depth(value, f"{where}.input")
     return value
 
 
 def _output(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
-    _check_depth(value, where)
+    check_depth(value, where)
     return _encode(encodable(value)).decode()
 
 
@@ -265,45 +222,13 @@ def _why_unanswered(part: dict[str, Any]) -> str:
 # --- values ------------------------------------------------------------------------------------------------------------
 
 
-def _dict(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadRequest(f"{where}: an object.", field=where)
-    return value
-
-
-def _string(of: dict[str, Any], name: str, where: str) -> str:
-    value = of.get(name)
-    if not isinstance(value, str):
-        raise BadRequest(f"{where}.{name}: a string.", field=f"{where}.{name}")
-    return value
-
-
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
 def _type(part: dict[str, Any], where: str) -> str:
-    return _string(part, "type", where)
+    return string_at(part, "type", where)
 
 
 def _left_out(kind: str) -> bool:
     return kind.startswith("data-") or kind in _LEFT_OUT or kind == "step-start"
-
-
-def _check_depth(value: Any, field: str) -> None:
-    """Refuse what is nested deeper than anybody means: to write it out again takes the stack of whoever does so."""
-    level = [value]
-    for _ in range(DEPTH_MAX):
-        level = [inner for item in level if isinstance(item, dict | list) for inner in (item.values() if isinstance(item, dict) else item)]
-        if not level:
-            return
-    raise BadRequest(f"{field}: nested deeper than {DEPTH_MAX} levels.", field=field)
-
-
-def _shown(value: Any) -> str:
-    return _bounded(value) if isinstance(value, str) else type(value).__name__
-
-
-def _bounded(said: str) -> str:
-    """What is repeated is of the caller's making, and may be as long as its body."""
-    return said if len(said) <= _SAID_CHARACTERS_MAX else said[:_SAID_CHARACTERS_MAX] + "…"
