@@ -11,7 +11,7 @@ from headrace.protocol.dialects import load
 from headrace.protocol.request import ChatRequest
 from headrace.simulator import texts
 
-FAST = "first_token_s=0&tokens_per_s=0"
+FAST = "first_token_s=0;tokens_per_s=0"
 GEMINI = load("gemini")
 HI = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 
@@ -54,17 +54,17 @@ async def relayed(caller, model: str, **fields: object) -> Accumulator:
 
 
 async def test_a_story_is_responses_with_usage_and_a_reason_at_the_end(caller):
-    answer = await responses(caller, f"story;tokens=30&{FAST}")
+    answer = await responses(caller, f"story;tokens=30;{FAST}")
 
     assert len(parts(answer)) == 31
     assert [response["candidates"][0].get("finishReason") for response in answer] == [None] * 30 + ["STOP"]
     assert answer[-1]["usageMetadata"] == {"promptTokenCount": 5, "candidatesTokenCount": 30, "totalTokenCount": 35}
     assert {response["modelVersion"] for response in answer} == {"story"}
-    assert caller.simulator.stats.requests[-1].model == f"story?tokens=30&{FAST}"
+    assert caller.simulator.stats.requests[-1].model == "story?tokens=30&first_token_s=0&tokens_per_s=0"
     assert caller.simulator.stats.requests[-1].dialect == "gemini"
 
 
-@pytest.mark.parametrize("options", ["", "&cut=1", "&cut=random&seed=3", "&newline=lf", "&newline=crlf", "&newline=cr"])
+@pytest.mark.parametrize("options", ["", ";cut=1", ";cut=random;seed=3", ";newline=lf", ";newline=crlf", ";newline=cr"])
 async def test_the_relay_reads_a_story_however_it_is_written(caller, options):
     reply = await relayed(caller, f"story;{FAST}{options}")
 
@@ -74,12 +74,12 @@ async def test_the_relay_reads_a_story_however_it_is_written(caller, options):
 
 async def test_line_ends_are_replaced_only_where_that_is_asked_for(caller):
     for newline, end in (("lf", b"\r\n\r\n"), ("cr", b"\r\r")):
-        body = await (await ask(caller, f"quick;newline={newline}&tokens=2&{FAST}")).body()
+        body = await (await ask(caller, f"quick;newline={newline};tokens=2;{FAST}")).body()
         assert body.count(end) == 3
 
 
 async def test_the_relay_reads_thoughts_and_their_signature(caller):
-    reply = await relayed(caller, f"thinking;thinking_s=0.01&{FAST}")
+    reply = await relayed(caller, f"thinking;thinking_s=0.01;{FAST}")
 
     assert reply.thinking
     assert [block.kind for block in reply.blocks.values()] == ["thinking", "text", "thinking"]
@@ -88,7 +88,7 @@ async def test_the_relay_reads_thoughts_and_their_signature(caller):
 
 
 async def test_the_relay_reads_calls(caller):
-    reply = await relayed(caller, f"tools;calls=4&{FAST}", tools=[{"name": "notify"}])
+    reply = await relayed(caller, f"tools;calls=4;{FAST}", tools=[{"name": "notify"}])
 
     assert [call.name for call in reply.tool_calls] == ["get_river_level", "get_rainfall", "set_gate", "notify"]
     assert all(call.valid and call.arguments for call in reply.tool_calls)
@@ -135,7 +135,7 @@ async def test_the_relay_reads_a_200_that_is_no_stream_as_an_error(caller, model
 
 
 async def test_an_answer_may_come_whole(caller):
-    conversation = await caller.send(request(caller, f"thinking;thinking_s=0.01&{FAST}:generateContent"))
+    conversation = await caller.send(request(caller, f"thinking;thinking_s=0.01;{FAST}:generateContent"))
     assert await conversation.head() == 200
     answer = json.loads(await conversation.body())
 
@@ -175,6 +175,17 @@ async def test_a_request_that_is_refused_says_so_in_the_dialect(caller, target, 
     assert caller.simulator.stats.requests[-1].state == "refused"
 
 
+@pytest.mark.parametrize(
+    "place", ["/v1/models", "/v1beta1/projects/p/locations/global/publishers/google/models", "/v1/publishers/google/models"]
+)
+async def test_every_place_of_a_model_is_known(caller, place):
+    target = f"{place}/quick;tokens=1;{FAST}:streamGenerateContent?alt=sse"
+    conversation = await caller.send(caller.post(target, json.dumps(HI).encode()))
+
+    assert await conversation.head() == 200
+    assert caller.simulator.stats.requests[-1].dialect == "gemini"
+
+
 async def test_its_models_are_listed_in_its_shape(caller):
     status, page = await caller.get("/v1beta/models")
 
@@ -184,7 +195,7 @@ async def test_its_models_are_listed_in_its_shape(caller):
 
 
 async def test_a_reader_that_leaves_is_seen(caller):
-    conversation = await ask(caller, "endless;first_token_s=0&tokens_per_s=100")
+    conversation = await ask(caller, "endless;first_token_s=0;tokens_per_s=100")
     await conversation.until(b"river")
     conversation.leave()
 

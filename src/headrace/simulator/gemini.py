@@ -13,7 +13,10 @@ from headrace.simulator.ask import Ask, Rejected, count_input, last_user_text, r
 STREAM_PATH = "/v1beta/models/{model}:streamGenerateContent"
 WHOLE_PATH = "/v1beta/models/{model}:generateContent"
 MODELS_PATH = "/v1beta/models"
-_PATH = re.compile(r"/v1beta/models/([^/]+):(streamGenerateContent|generateContent)")
+# The version is the client's choice, and Vertex AI says more about where a model is.
+_PATH = re.compile(
+    r"/v1(?:beta1?)?(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?/models/([^/]+):(streamGenerateContent|generateContent)"
+)
 
 _FINISH: dict[s.FinishReason, str] = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "refusal": "SAFETY", "pause": "STOP"}
 _STATUSES = {
@@ -41,14 +44,15 @@ def route(path: str) -> str:
 
 
 def said_by_path(path: str, query: dict[str, str]) -> dict[str, Any]:
-    """Return the fields that other dialects have in the body. A `;` stands for the `?` before the model's options."""
+    """Return the fields that other dialects have in the body. A `;` stands for the `?` and the `&` of the
+    model's options, which no client of the dialect lets through."""
     match = _PATH.fullmatch(path)
     if match is None:
         return {}
     stream = match[2] == "streamGenerateContent"
     if stream and query.get("alt") != "sse":
         raise Rejected(400, "alt: a stream is `sse` here.")
-    return {"model": unquote(match[1]).replace(";", "?", 1), "stream": stream}
+    return {"model": unquote(match[1]).replace(";", "?", 1).replace(";", "&"), "stream": stream}
 
 
 class Gemini:
