@@ -214,6 +214,7 @@ def test_what_the_protocol_has_no_word_for_is_not_said() -> None:
         ev.Data(name="x", data=1),
         ev.ToolResult(tool_call_id="call_9", ok=True, content="x"),
         ev.Source(url="https://never.test/"),
+        ev.Source(url="", title="report.pdf"),
     ]
     assert told(*text(0, "a"), *extra, STOP) == told(*text(0, "a"), STOP)
 
@@ -305,6 +306,25 @@ def test_the_response_repeats_its_request() -> None:
         "previous_response_id": None,
     }
     assert {name: response[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ev.Reset(from_seq=2, reason="retry"),
+        ev.Gap(from_seq=2, to_seq=3, reason="slow", recoverable=False),
+        ev.Snapshot(through_seq=3, blocks=[]),
+    ],
+)
+def test_what_cannot_be_taken_back_ends_the_stream_as_failed(loss: ev.Event) -> None:
+    events = told(ev.Text(index=0, text="Once"), loss, ev.Text(index=0, text="Twice"), ev.BlockEnd(index=0, kind="text"), STOP)
+    assert kinds(events).count("failed") == 1
+    assert kinds(events)[-2:] == ["output_item.done", "failed"]
+    assert b"Twice" not in json.dumps(events).encode()
+
+
+def test_an_attempt_of_which_nothing_was_told_may_be_withdrawn() -> None:
+    assert told(ev.Reset(from_seq=2, reason="retry"), *text(0, "a"), STOP) == told(*text(0, "a"), STOP)
 
 
 # --- numbers and resuming --------------------------------------------------------------------------------------------

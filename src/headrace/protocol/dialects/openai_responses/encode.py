@@ -13,8 +13,8 @@ https://platform.openai.com/docs/api-reference/responses-streaming
    object that the provider began with and the items that were finished.
 6. A heartbeat is a comment with one line feed. After a blank line, the SDK would take it for an event without data.
 
-Not said: `notice` but that of a refusal, `data`, the results of tools that ran here (`tool_result`), and costs. The stream never has a
-`gap`, `snapshot` or `reset`: its readers hold up the provider instead, and nothing of an attempt is withdrawn.
+Not said: `notice` but that of a refusal, `data`, the results of tools that ran here (`tool_result`), and costs. A `reset`, `gap` or
+`snapshot` never comes to a reader that holds up its provider; if one does, the stream fails, since nothing that was said can be taken back.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from msgspec import Struct
 from headrace.protocol.lenient import encodable, load_dict
 from headrace.protocol.sse import SSEEvent
 
-ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done"})
 LIFECYCLE = ENDS | {"response.created", "response.queued", "response.in_progress"}
-# Names of frames that tell something of the response as a whole. Where a frame has no name, its data may.
-_TELLING = LIFECYCLE | {"response.output_item.done", "message"}
+# Names of frames that tell something of the response as a whole. Where a frame has no name of the protocol's, its data may.
+_TELLING = LIFECYCLE | {"response.output_item.done"}
 
 
 class _Head(Struct, gc=False):
@@ -30,10 +30,10 @@ _decode_head: Callable[[bytes], _Head] = msgspec.json.Decoder(_Head).decode
 
 def kind_of(frame: SSEEvent) -> str:
     """Return the type of the event: its name, or what its data say where it has none."""
-    if frame.event != "message":
+    if frame.event.startswith("response."):
         return frame.event
     kind = _head(frame).type
-    return kind if isinstance(kind, str) else ""
+    return kind if isinstance(kind, str) else frame.event
 
 
 def number_of(frame: SSEEvent) -> int | None:
@@ -69,7 +69,8 @@ class Forwarded:
     def take(self, frames: Sequence[SSEEvent]) -> None:
         """Take the next frames."""
         for frame in frames:
-            if frame.event in _TELLING:
+            name = frame.event
+            if name in _TELLING or not name.startswith("response."):
                 self._note(frame, kind_of(frame))
         if frames:
             self._last = frames[-1]

@@ -9,7 +9,7 @@ object can be had whenever somebody asks.
    block at every citation. A message therefore ends when something else begins, or with the answer.
 2. Text is kept as the inside of a JSON string: each delta is encoded once, for its own frame and for every later one that repeats it.
 3. A source stands at the place that its text had reached; one that comes before any text is held for the next. One that no text
-   follows is not told.
+   follows is not told, and neither is one without an address.
 4. `encrypted_content` carries a signature or sealed reasoning. Reasoning that was signed has at least one part, if only an empty
    one; sealed reasoning has none: that is how `parse` knows them apart when they come back.
 5. `ResponseError.code` is a closed list, so ours goes into `type`.
@@ -35,6 +35,10 @@ ItemKind: TypeAlias = Literal["message", "reasoning", "function_call"]
 
 OVER: frozenset[Status | None] = frozenset({"completed", "incomplete", "failed", "cancelled"})
 STOPPED = "The answer was stopped."
+
+_LOST = ev.Error(
+    code="upstream_error", message="Part of this answer cannot be told in this protocol. Ask again.", retryable=True, partial=True
+)
 
 _json: Callable[[object], bytes] = msgspec.json.Encoder().encode
 _parse = msgspec.json.Decoder().decode
@@ -310,9 +314,9 @@ class Answer:
         return f"resp_{self.stem}"
 
     def take(self, event: ev.Event) -> None:
-        """Take the stream's next event."""
+        """Take the stream's next event. There is none after the end."""
         taker = _TAKERS.get(event.__class__)
-        if taker is not None:
+        if taker is not None and self._ending is None:
             taker(self, event)
 
     def as_json(self, status: Status | None = None) -> bytes:
@@ -379,9 +383,15 @@ class Answer:
         self.status = end.status
         self.completed_at = completed_at(self._request.created, event) if end.status == "completed" else None
         self._usage = usage_json(event.usage) or self._usage
-        if self._message is not None:
-            self._end_item(self._message, cut=end.status != "completed")
+        for item in self.items:
+            self._end_item(item, cut=end.status != "completed")
+        self.texts.clear()
         self._writer.tell(end.kind, b'"response":%b' % self.as_json())
+
+    def _take_loss(self, event: ev.Event) -> None:
+        """Something of the answer was withdrawn or left out, and what was said cannot be taken back."""
+        if self.items or not isinstance(event, ev.Reset):
+            self._take_end(_LOST)
 
     def _tell_lifecycle(self, kind: str, status: Status) -> None:
         if kind not in self._told:
@@ -455,6 +465,8 @@ class Answer:
             self._end_item(message)
 
     def _take_source(self, event: ev.Source) -> None:
+        if not event.url:
+            return
         part = self.texts.get(event.index) if event.index is not None else None
         if part is None:
             part = next(reversed(self.texts.values()), None)
@@ -531,6 +543,9 @@ _TAKERS: dict[type[ev.Event], Callable[[Answer, Any], None]] = {
     ev.StreamStart: Answer._take_start,
     ev.Queue: Answer._take_queue,
     ev.Notice: Answer._take_notice,
+    ev.Reset: Answer._take_loss,
+    ev.Gap: Answer._take_loss,
+    ev.Snapshot: Answer._take_loss,
     ev.StreamEnd: Answer._take_end,
     ev.Error: Answer._take_end,
 }
