@@ -1,5 +1,6 @@
 """The Gemini dialect of the simulator, as bytes and as the relay's decoder reads it."""
 
+import base64
 import json
 
 import msgspec
@@ -30,12 +31,13 @@ async def responses(caller, model: str, body: object = HI) -> list[dict]:
     """Return what the events of a stream say, having checked how they are framed."""
     events = (await (await ask(caller, model, body)).body()).split(b"\r\n\r\n")
     assert events.pop() == b""
-    assert all(event.startswith((b"data: ", b":", b"event: ")) and event.count(b"\n") <= 4 for event in events)
-    return [json.loads(event.partition(b"data: ")[2]) for event in events if b"data: " in event]
+    assert all(event.startswith(b"data: {") and b"\n" not in event for event in events)
+    return [json.loads(event.removeprefix(b"data: ")) for event in events]
 
 
 def parts(answer: list[dict]) -> list[dict]:
-    return [part for response in answer for part in response["candidates"][0].get("content", {}).get("parts", ())]
+    candidates = [candidate for response in answer for candidate in response.get("candidates", ())]
+    return [part for candidate in candidates for part in candidate.get("content", {}).get("parts", ())]
 
 
 async def relayed(caller, model: str, **fields: object) -> Accumulator:
@@ -85,6 +87,21 @@ async def test_the_relay_reads_thoughts_and_their_signature(caller):
     assert [block.kind for block in reply.blocks.values()] == ["thinking", "text", "thinking"]
     assert reply.blocks[2].signature
     assert reply.usage.reasoning_tokens
+
+
+@pytest.mark.parametrize("model", ["unknown_events", "quick;first_token_s=0.05;ping_s=0.01"])
+async def test_noise_and_pings_are_events_that_say_nothing(caller, model):
+    answer = await responses(caller, f"{model};tokens=10;tokens_per_s=0")
+    said = [part["text"] for part in parts(answer) if part["text"]]
+
+    assert len(said) == 10
+    assert len(answer) > 12
+
+
+async def test_signatures_are_base64(caller):
+    [signature] = [part["thoughtSignature"] for part in parts(await responses(caller, f"thinking;thinking_s=0.01;{FAST}"))[-1:]]
+
+    assert base64.b64decode(signature, validate=True)
 
 
 async def test_the_relay_reads_calls(caller):

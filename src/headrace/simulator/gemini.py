@@ -30,7 +30,7 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_SIGNATURE = "c2ltdWxhdG9yLXNpZ25hdHVyZS0=" * 6
+_SIGNATURE = "c2ltdWxhdG9yLXNpZ25hdHVyZS0x" * 6
 _REFUSED = "The simulated model declined."
 _dumps = msgspec.json.encode
 
@@ -129,7 +129,7 @@ class GeminiEncoder:
             case s.Finish(reason):
                 return self._take_call() + self._finish(reason)
             case s.Ping():
-                return b": keep-alive\r\n\r\n"
+                return self._parts()
             case s.Noise(kind):
                 return self._noise(kind)
             case s.Fail():
@@ -161,10 +161,11 @@ class GeminiEncoder:
         return _data(_response(self._ask, parts, self._usage(), reason))
 
     def _noise(self, kind: int) -> bytes:
+        """Events, and nothing else: the provider's own SDKs take a comment for a broken answer."""
+        identity = {"modelVersion": self._ask.resolved_model, "responseId": f"sim{self._ask.serial:012d}"}
         kinds = (
-            b": simulator was here\r\n\r\n",
-            _data(_response(self._ask, [], self._usage())),
-            b"event: vendor_telemetry\r\nretry: 3000\r\ncolour: blue\r\na field without a colon\r\n" + _data({"load": 0.7}),
+            _data({"candidates": [], "usageMetadata": self._usage(), **identity}),
+            _data({"usageMetadata": {**self._usage(), "trafficType": "ON_DEMAND"}, **identity}),
             _data({**_response(self._ask, [{"text": ""}], self._usage()), "vendorSparkle": [1, 2, 3]}),
         )
         return kinds[kind % len(kinds)]
