@@ -23,6 +23,7 @@ from headrace.server.config import (
     ServerConfig,
     SimulatorConfig,
     StreamConfig,
+    SurfaceConfig,
 )
 from headrace.server.direct import DirectProtocol
 from headrace.server.relay import Relay
@@ -37,6 +38,9 @@ def configuration(
     server: dict[str, Any] | None = None,
     stream: dict[str, Any] | None = None,
     limits: dict[str, Any] | None = None,
+    surfaces: dict[str, SurfaceConfig] | None = None,
+    aliases: dict[str, ModelConfig] | None = None,
+    more: dict[str, ProviderConfig] | None = None,
     **provider: Any,
 ) -> Config:
     """The simulator, and (with `provider_url`) two providers that a test plays: `p` and `a`."""
@@ -49,8 +53,9 @@ def configuration(
         }
     return Config(
         server=ServerConfig(log_format="json", **(server or {})),
-        providers=providers,
-        models={"fast": ModelConfig(targets=["simulator/quick?first_token_s=0&tokens_per_s=0"])},
+        providers=providers | (more or {}),
+        models={"fast": ModelConfig(targets=["simulator/quick?first_token_s=0&tokens_per_s=0"]), **(aliases or {})},
+        surfaces=surfaces or {},
         stream=StreamConfig(**(stream or {})),
         limits=LimitsConfig(**(limits or {})),
         retry=RetryConfig(attempts_max=1),
@@ -140,6 +145,8 @@ class Connection:
 
     async def body(self) -> bytes:
         """Read the rest of the body, by its framing."""
+        if self.status == 204:
+            return b""
         if "content-length" in self.headers:
             async with asyncio.timeout(PATIENCE_S):
                 return await self.reader.readexactly(int(self.headers["content-length"]))

@@ -157,7 +157,10 @@ WRONG = [
     ('[providers.x]\ndialect = "openai_chat"', ["providers.x", "base_url"]),
     ("providers = 1", ["providers", "object"]),
     ("[providers]\nx = 1", ["providers.x", "object"]),
-    ('[providers.x]\ndialect = "openai"\nbase_url = "https://x"', ["providers.x.dialect", "'openai'", "anthropic, gemini, openai_chat, openai_responses"]),
+    (
+        '[providers.x]\ndialect = "openai"\nbase_url = "https://x"',
+        ["providers.x.dialect", "'openai'", "anthropic, gemini, openai_chat, openai_responses"],
+    ),
     ('[providers.x]\ndialect = "openai_chat"\nbase_url = "x"', ["providers.x.base_url", "http://"]),
     ('[providers.x]\ndialect = "openai_chat"\nbase_url = "https://u:p@x"', ["providers.x.base_url"]),
     ('[providers."a/b"]\ndialect = "openai_chat"\nbase_url = "https://x"', ["a/b", "letters"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.engine.reader import Nowhere, Reader
 from headrace.engine.wire import Wire, cost
 from headrace.protocol import events as ev
 from headrace.protocol.encoding import Encoding
@@ -97,3 +98,11 @@ def review_pressure(stream: Stream) -> None:
         stream.paused = False
         stream.attempt.resume_reading()
         stream.schedule(stream.attempt.heard_at)
+
+
+def replay(stream: Stream, encoding: Encoding) -> None:
+    """Give `encoding`, which keeps it, all that has come so far, as to a reader that attached now."""
+    reader = Reader(stream, Nowhere(), encoding, 0)
+    reader.raw = stream.wire is not None and encoding.dialect == stream.wire.dialect
+    reader.advance()
+    reader.close("replayed")

@@ -35,6 +35,17 @@ class Sink(Protocol):
         ...
 
 
+class Nowhere:
+    """A sink for an encoding that keeps what it is given, and writes nothing."""
+
+    full = False
+    pending = 0
+
+    def write(self, data: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+
 class Reader:
     """One attached reader of a stream.
 
@@ -90,19 +101,22 @@ class Reader:
         """Write from the log until the sink is full or the reader is where the writer is, then the end marker if it is the end."""
         if self.held:
             return
-        log = self.stream.log
-        if self.raw:
-            self._catch_up_frames()
-        else:
-            compact = self.encoding.compact
-            while self.cursor < log.last_seq and not self.sink.full:
-                events, _ = log.read(self.cursor, READ_BYTES, compact=compact)
-                self.write(self.encoding.encode(events))
-                self.cursor = events[-1].seq
-        if self.cursor == log.last_seq:
+        self.advance()
+        if self.cursor == self.stream.log.last_seq:
             self.stream.reader_delivered(self)
 
-    def _catch_up_frames(self) -> None:
+    def advance(self) -> None:
+        """Write from the log until the sink is full or the reader is where the writer is."""
+        if self.raw:
+            self._advance_frames()
+            return
+        log, compact = self.stream.log, self.encoding.compact
+        while self.cursor < log.last_seq and not self.sink.full:
+            events, _ = log.read(self.cursor, READ_BYTES, compact=compact)
+            self.write(self.encoding.encode(events))
+            self.cursor = events[-1].seq
+
+    def _advance_frames(self) -> None:
         """The same from the provider's frames: what the relay said before them, they themselves, and the end."""
         stream, wire = self.stream, self.stream.wire
         assert wire is not None
@@ -130,8 +144,9 @@ class Reader:
         self.stream.reader_drained(self)
 
     def write(self, data: bytes) -> None:
-        self.sink.write(data)
-        self.bytes_out += len(data)
+        if data:
+            self.sink.write(data)
+            self.bytes_out += len(data)
         self.wrote_at = time.monotonic()
 
     def filled(self) -> None:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class ErrorReply(NamedTuple):
-    """An error before the first byte, in the surface's own shape. `body` is JSON."""
+    """An error before the first byte, in the surface's own shape."""
 
     status: int
     body: bytes
+    content_type: str = "application/json"
 
 
 class Surface(NamedTuple):

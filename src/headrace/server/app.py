@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,43 +18,49 @@ import headrace
 from headrace.errors import HeadraceError
 from headrace.server import native
 from headrace.server.config import Config, load
+from headrace.server.endpoint import Endpoint
 from headrace.server.relay import Relay
+from headrace.server.surfaces import models, responses, ui_chat
+from headrace.server.surfaces.chat_completions import ChatCompletions
+from headrace.server.surfaces.messages import Messages
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class Application(FastAPI):
-    """FastAPI, with a short way for the two requests that come in thousands: a chat stream and its Stop.
+    """FastAPI, with a short way for the requests that come in thousands: those for an answer, and their Stop.
 
     They go to their endpoint without the layers that they have no use for. With a middleware in the application (CORS, or one of
     the embedder's own) they take the ordinary way like every other request.
     """
 
-    _chat: native.ChatStream | None = None
-    _cancel: native.Cancel | None = None
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._short_ways: dict[str, Endpoint] = {}
+        self._cancel: native.Cancel | None = None
 
-    def mount_short_way(self, chat: native.ChatStream, cancel: native.Cancel) -> None:
-        self._chat, self._cancel = chat, cancel
-        self.router.routes.append(Route(chat.path, chat, methods=["POST"]))
+    def mount_short_ways(self, endpoints: Sequence[Endpoint], cancel: native.Cancel) -> None:
+        self._cancel = cancel
+        for endpoint in endpoints:
+            self._short_ways[endpoint.path] = endpoint
+            self.router.routes.append(Route(endpoint.path, endpoint, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._short_way(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        endpoint = self._short_way(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if endpoint is not None and not self.user_middleware:
             await endpoint(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
-    def _short_way(self, scope: Scope) -> ASGIApp | None:
-        path = scope["path"]
-        if path == native.ChatStream.path:
-            return self._chat
+    def _short_way(self, path: str) -> ASGIApp | None:
         if path.startswith("/v1/streams/st_") and path.endswith("/cancel"):
             return self._cancel
-        return None
+        return self._short_ways.get(path)
 
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
-        schema["paths"].setdefault(native.ChatStream.path, native.ChatStream.docs)
+        for path, endpoint in self._short_ways.items():
+            schema["paths"].setdefault(path, endpoint.docs)
         return schema
 
 
@@ -80,8 +86,11 @@ def create_app(config: Config | None = None) -> FastAPI:
         redirect_slashes=False,  # every answer that is no success is JSON, and none is made of the caller's Host
     )
     app.state.relay = relay
-    app.mount_short_way(native.ChatStream(relay), native.Cancel(relay))
-    app.include_router(native.router)
+    app.state.ui_chat, app.state.responses = ui_chat.UIChat(relay), responses.Responses(relay)
+    endpoints = [native.ChatStream(relay), ChatCompletions(relay), Messages(relay), app.state.responses, app.state.ui_chat]
+    app.mount_short_ways(endpoints, native.Cancel(relay))
+    for router in (native.router, models.router, responses.router, ui_chat.router):
+        app.include_router(router)
     _add_operations(app, relay)
     _add_errors(app)
     if config.server.cors_origins:
@@ -120,7 +129,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
-        return native.internal_error(request.app.state.relay, error, request.scope)
+        relay: Relay = request.app.state.relay
+        relay.observatory.request_failed(request.method, request.url.path, error)
+        return native.error_response(HeadraceError(), request.scope)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

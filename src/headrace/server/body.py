@@ -16,6 +16,7 @@ from headrace.protocol.lenient import DEPTH_MAX
 
 T = TypeVar("T")
 SAID_CHARACTERS_MAX = 200
+NAME = re.compile(r"[!-~]{1,255}")
 _JSON_TYPES = (b"application/json", b"")
 
 
@@ -56,6 +57,12 @@ async def _collect(receive: Receive, bytes_max: int) -> bytes:
             raise BodyTooLarge(f"The request body is larger than the {bytes_max} bytes that are taken.")
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """The caller's own id where it can be passed on; else the stream gets one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if NAME.fullmatch(given) else None
 
 
 def parse(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

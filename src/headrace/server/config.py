@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -23,9 +23,11 @@ from headrace.engine.provider import Provider, Target
 from headrace.engine.streams import Settings
 from headrace.engine.upstream.pool import parse_base_url
 from headrace.errors import BadRequest, ConfigError, UnknownModel
+from headrace.policy import routing
 from headrace.policy.admission import Line
 from headrace.policy.retry import RetryPolicy
 from headrace.protocol import dialects
+from headrace.protocol.request import ChatRequest
 
 SIMULATOR = "simulator"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -66,8 +68,23 @@ class ProviderConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     warm_connections: Count = 0
 
 
+class ShortTurnsConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where a turn goes instead if all that the model must read is text of at most `characters_max` characters."""
+
+    targets: list[str]
+    characters_max: Annotated[int, Meta(gt=0)] = 400
+
+
 class ModelConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     targets: list[str]
+    short_turns: ShortTurnsConfig | None = None
+
+
+class SurfaceConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """How a client protocol is spoken. `reasoning_field` is for OpenAI's Chat Completions, which has no official one."""
+
+    heartbeat: bool = True
+    reasoning_field: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
 
 
 class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -116,10 +133,14 @@ class Config(Struct, kw_only=True, forbid_unknown_fields=True):
     server: ServerConfig = field(default_factory=ServerConfig)
     providers: dict[str, ProviderConfig] = {}
     models: dict[str, ModelConfig] = {}
+    surfaces: dict[str, SurfaceConfig] = {}
     stream: StreamConfig = field(default_factory=StreamConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+    def surface(self, name: str) -> SurfaceConfig:
+        return self.surfaces.get(name) or SurfaceConfig()
 
     def settings(self) -> Settings:
         return Settings(
@@ -186,6 +207,9 @@ def check(config: Config) -> None:
             f"stream.low_water_bytes = {stream.low_water_bytes}, high_water_bytes = {stream.high_water_bytes}, "
             f"log_bytes_max = {stream.log_bytes_max}: each must be at most as large as the next."
         )
+    for name in config.surfaces:
+        if name not in dialects.CLIENTS:
+            raise ConfigError(f"surfaces.{name}: there is no such surface; there are {', '.join(dialects.CLIENTS)}.")
     for name in config.providers:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"providers.{name!r}: a provider's name is of letters, digits, '.', '_' and '-'.")
@@ -211,6 +235,11 @@ class Catalogue:
                 raise ConfigError(f"models.{alias}.targets is empty: name at least one provider/model.")
             for target in model.targets:
                 self._check(target, f"models.{alias}.targets")
+            if model.short_turns is not None:
+                if not model.short_turns.targets:
+                    raise ConfigError(f"models.{alias}.short_turns.targets is empty: name at least one provider/model.")
+                for target in model.short_turns.targets:
+                    self._check(target, f"models.{alias}.short_turns.targets")
         if config.server.default_model and config.server.default_model not in config.models:
             self._check(config.server.default_model, "server.default_model")
 
@@ -227,8 +256,25 @@ class Catalogue:
 
     def names(self) -> list[str]:
         """The models that can be named as they are; a provider with passthrough takes any name behind `provider/`."""
-        named = [f"{name}/{model}" for name, p in self.config.providers.items() for model in p.models]
-        return [*self.config.models, *named]
+        return [name for name, _ in self.listed()]
+
+    def listed(self) -> list[tuple[str, str]]:
+        """Return `names` with whose they are; aliases are the relay's own."""
+        named = [(f"{name}/{model}", name) for name, p in self.config.providers.items() for model in p.models]
+        return [*((alias, "headrace") for alias in self.config.models), *named]
+
+    def route(self, model: str | None, chat: Callable[[], ChatRequest]) -> list[Target]:
+        """Return what `model` stands for in this request: short turns may have a model of their own, with the others behind it.
+
+        Raises:
+            UnknownModel: nothing has that name.
+        """
+        alias = self.config.models.get(model or self.default_model())
+        rule = alias.short_turns if alias is not None else None
+        usual = self.targets(model)
+        if rule is None or not routing.is_short(chat, rule.characters_max):
+            return usual
+        return [*(self._target(target) for target in rule.targets), *usual]
 
     def targets(self, model: str | None) -> list[Target]:
         """Return what `model` stands for: an alias' list, or one target.

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import msgspec
 from fastapi import APIRouter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from headrace.engine.ending import Receipt
 from headrace.engine.stream import Stream
@@ -24,14 +24,14 @@ from headrace.protocol.encoding import Encoding
 from headrace.protocol.lenient import DEPTH_MAX
 from headrace.protocol.native import NDJSON, SSE
 from headrace.protocol.request import ChatRequest, ToolCallPart
-from headrace.server.body import check_depth, parse, read_body
+from headrace.server.body import NAME, check_depth, parse, read_body, request_id
+from headrace.server.endpoint import Endpoint
 from headrace.server.relay import Relay
 from headrace.server.response import StreamResponse
 
 router = APIRouter(tags=["native"])
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
-_NAME = re.compile(r"[!-~]{1,255}")
 
 
 class CancelByKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,8 +64,8 @@ _STREAM_DOCS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class ChatStream:
-    """`POST /v1/chat/stream` as a plain ASGI application, because what a request costs here is shared by few tokens."""
+class ChatStream(Endpoint):
+    """`POST /v1/chat/stream`."""
 
     path = "/v1/chat/stream"
     docs: ClassVar[dict[str, Any]] = {
@@ -79,21 +79,7 @@ class ChatStream:
         }
     }
 
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            response = await self._open(scope, receive)
-        except HeadraceError as error:
-            response = error_response(error, scope)
-        except ClientDisconnect:
-            response = Response(status_code=499)
-        except Exception as bug:
-            response = internal_error(self.relay, bug, scope)
-        await response(scope, receive, send)
-
-    async def _open(self, scope: Scope, receive: Receive) -> Response:
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
         received_at = time.monotonic()
         relay, headers = self.relay, dict(scope["headers"])
         server = relay.config.server
@@ -109,14 +95,17 @@ class ChatStream:
             _check_depths(chat)
         stream = relay.streams.create(
             chat,
-            relay.catalogue.targets(chat.model),
+            relay.catalogue.route(chat.model, lambda: chat),
             user=user,
-            request_id=_request_id(headers),
+            request_id=request_id(headers),
             received_at=received_at,
             key=key,
             body=body,
         )
         return StreamResponse(stream, encoding)
+
+    def refuse(self, error: HeadraceError, scope: Scope) -> Response:
+        return error_response(error, scope)
 
 
 def _check_depths(chat: ChatRequest) -> None:
@@ -152,39 +141,34 @@ async def cancel_by_key(request: Request) -> Response:
     seconds_max = relay.config.server.body_s_max
     body = await read_body(dict(request.scope["headers"]), request.receive, bytes_max=64 * 1024, seconds_max=seconds_max)
     key = parse(_cancel_decoder, body).idempotency_key
-    if not _NAME.fullmatch(key):
+    if not NAME.fullmatch(key):
         raise BadRequest("idempotency_key: 1 to 255 visible ASCII characters.", field="idempotency_key")
     stream = relay.streams.cancel_by_key(relay.user(request.scope), key)
     if stream is None:
         return JSONResponse({"status": "not_started"}, status_code=202)
-    return await _cancelled(stream)
+    return await cancelled(stream)
 
 
 @router.post("/v1/streams/{stream_id}/cancel")
 async def cancel(request: Request, stream_id: str) -> Response:
     """Stop: the provider's connection is closed at once, in every phase. Asking again gives the same answer."""
     relay: Relay = request.app.state.relay
-    return await _cancelled(relay.streams.find(stream_id, relay.user(request.scope)))
+    return await cancelled(relay.streams.find(stream_id, relay.user(request.scope)))
 
 
-class Cancel:
-    """The same as plain ASGI: when many streams are stopped at once, the last of them waits for all the others' requests."""
+class Cancel(Endpoint):
+    """The same past the framework: when many streams are stopped at once, the last of them waits for all the others' requests."""
 
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
         stream_id = scope["path"].removeprefix("/v1/streams/").removesuffix("/cancel")
-        try:
-            response = await _cancelled(self.relay.streams.find(stream_id, self.relay.user(scope)))
-        except HeadraceError as error:
-            response = error_response(error, scope)
-        except Exception as bug:
-            response = internal_error(self.relay, bug, scope)
-        await response(scope, receive, send)
+        return await cancelled(self.relay.streams.find(stream_id, self.relay.user(scope)))
+
+    def refuse(self, error: HeadraceError, scope: Scope) -> Response:
+        return error_response(error, scope)
 
 
-async def _cancelled(stream: Stream) -> Response:
+async def cancelled(stream: Stream) -> Response:
+    """Stop the stream and return its state and receipt."""
     asked_at = time.time()
     already = stream.ended and stream.receipt is None
     stream.cancel("user")
@@ -261,15 +245,9 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     if given is None:
         return None
     key = given.decode("latin-1")
-    if not _NAME.fullmatch(key):
+    if not NAME.fullmatch(key):
         raise BadRequest("Idempotency-Key: 1 to 255 visible ASCII characters.", field="Idempotency-Key")
     return key
-
-
-def _request_id(headers: Mapping[bytes, bytes]) -> str | None:
-    """The caller's own id where it can be passed on; else the stream gets one."""
-    given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _NAME.fullmatch(given) else None
 
 
 def error_response(error: HeadraceError, scope: Scope) -> Response:
@@ -284,12 +262,6 @@ def error_response(error: HeadraceError, scope: Scope) -> Response:
         message = f"{error.field}: {message}"  # many show the message alone
     body = error_body(error.code, message, retryable=error.retryable, field=error.field, retry_after_s=error.retry_after_s)
     return Response(body, status_code=error.status, media_type="application/json", headers=headers)
-
-
-def internal_error(relay: Relay, bug: Exception, scope: Scope) -> Response:
-    """Return what a caller hears of a bug in an endpoint; the operator hears the rest."""
-    relay.observatory.request_failed(scope["method"], scope["path"], bug)
-    return error_response(HeadraceError(), scope)
 
 
 def error_body(code: str, message: str, *, retryable: bool, field: str | None = None, retry_after_s: float | None = None) -> bytes:

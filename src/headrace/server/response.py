@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from headrace.engine.ending import as_failure
-from headrace.engine.reader import Reader
+from headrace.engine.reader import Nowhere, Reader
 from headrace.engine.stream import Stream
 from headrace.errors import Cancelled, HeadraceError
 from headrace.protocol import events as ev
@@ -191,17 +191,6 @@ class StreamResponse(Response):
                 raise result
 
 
-class _NoSink:
-    """A `Reply` writes nothing."""
-
-    full = False
-    pending = 0
-
-    def write(self, data: bytes) -> None: ...
-
-    def abort(self) -> None: ...
-
-
 class ReplyResponse(Response):
     """The whole answer of a caller who asked for no stream. Its connection's end is its Stop, as everywhere."""
 
@@ -216,7 +205,7 @@ class ReplyResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.stream.bytes_in_max = self.stream.settings.reply_bytes_max
-        reader = self.stream.attach(_NoSink(), self.reply)
+        reader = self.stream.attach(Nowhere(), self.reply)
         watch = asyncio.create_task(_watch(receive))
         try:
             await _either(reader.closed, watch)
