@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anthropic
@@ -26,8 +27,12 @@ from provider_streams import (
 
 from headrace.errors import all_codes
 from headrace.protocol import events as ev
+from headrace.protocol.dialects import load
 from headrace.protocol.dialects.anthropic import encode as encoding_module
 from headrace.protocol.dialects.anthropic.encode import AnthropicStream
+from headrace.protocol.dialects.anthropic.parse import parse
+from headrace.protocol.dialects.anthropic.request import FOREIGN
+from headrace.protocol.request import ThinkingPart
 
 END = ev.StreamEnd(finish_reason="stop")
 PING = AnthropicStream.heartbeat
@@ -120,7 +125,7 @@ def test_thinking_keeps_its_signature() -> None:
     body = told(*thinking(0, thought("Let me"), thought(" see."), thought("", signature="c2ln")), *text(1, "Yes"), END)
     first, second = final_message(body).content
     assert isinstance(first, ThinkingBlock)
-    assert (first.thinking, first.signature) == ("Let me see.", "c2ln")
+    assert (first.thinking, first.signature) == ("Let me see.", FOREIGN + "c2ln")
     assert isinstance(second, TextBlock)
     assert kinds(body)[1:6] == [
         "content_block_start 0",
@@ -131,17 +136,17 @@ def test_thinking_keeps_its_signature() -> None:
     ]
 
 
-def test_thinking_that_nobody_signed_has_an_empty_signature() -> None:
+def test_thinking_that_nobody_signed_is_a_valid_block() -> None:
     (block,) = final_message(told(*thinking(0, thought("hm")), END)).content
-    assert ThinkingBlock.model_validate(block.model_dump()) == ThinkingBlock(type="thinking", thinking="hm", signature="")
+    assert ThinkingBlock.model_validate(block.model_dump()) == ThinkingBlock(type="thinking", thinking="hm", signature=FOREIGN)
 
 
 def test_a_redacted_part_is_a_block_of_its_own() -> None:
     body = told(*thinking(0, thought("a"), thought("", redacted="b64"), thought("b")), END)
     assert [block.to_dict() for block in final_message(body).content] == [
-        {"type": "thinking", "thinking": "a", "signature": ""},
-        {"type": "redacted_thinking", "data": "b64"},
-        {"type": "thinking", "thinking": "b", "signature": ""},
+        {"type": "thinking", "thinking": "a", "signature": FOREIGN},
+        {"type": "redacted_thinking", "data": FOREIGN + "b64"},
+        {"type": "thinking", "thinking": "b", "signature": FOREIGN},
     ]
     assert [event["index"] for event in frames(body) if event["type"] == "content_block_stop"] == [0, 1, 2]
 
@@ -151,6 +156,12 @@ def test_a_call_is_told_as_it_comes() -> None:
     started = encoding.encode([FIRST]) + encoding.encode([call_start(0, "toolu_1", "weather")])
     assert frames(started)[1]["content_block"] == {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
     assert frames(encoding.encode([fragment("toolu_1", '{"city"')]))[0]["delta"] == {"type": "input_json_delta", "partial_json": '{"city"'}
+
+
+def test_ids_of_calls_are_such_as_the_api_takes_back() -> None:
+    odd = [*(event for n, id in enumerate(("f.x:0", "f.x-0", "f_x:0")) for event in (call_start(n, id), *call_end(n, id)))]
+    ids = [event["content_block"]["id"] for event in frames(told(*odd, END)) if event["type"] == "content_block_start"]
+    assert ids == ["f_x_0", "f_x-0", "f_x_0-2"]
 
 
 def test_calls_whose_fragments_alternate_come_one_after_the_other() -> None:
@@ -210,6 +221,21 @@ def test_sources_are_citations_of_the_text_around_them() -> None:
         ("web_search_result_location", "https://b.example/", ""),
     ]
     frames(body)
+
+
+def test_an_answer_from_elsewhere_can_go_back_to_anthropic_itself() -> None:
+    seals = thinking(0, thought("hm", signature="c2ln"), thought("", redacted="b64"))
+    cited = [ev.Text(index=1, text="Found."), ev.Source(url="https://a.example/"), ev.BlockEnd(index=1, kind="text")]
+    answer = final_message(told(*seals, *cited, call_start(2, "f.x:0"), *call_end(2, "f.x:0"), END))
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [block.to_dict() for block in answer.content]}]
+    forwarded = json.loads(load("anthropic").forward_request({**REQUEST, "messages": turns}, "claude-x", {}).body)
+    assert forwarded["messages"][1]["content"] == [
+        {"type": "text", "text": "Found."},
+        {"type": "tool_use", "id": "f_x_0", "name": "look", "input": {}},
+    ]
+    # Another provider gets it back as it was.
+    parts = parse({**REQUEST, "messages": turns}).messages[1].content
+    assert parts[:2] == [ThinkingPart(text="hm", signature="c2ln"), ThinkingPart(redacted="b64")]
 
 
 def test_events_of_the_relay_alone_are_not_said() -> None:

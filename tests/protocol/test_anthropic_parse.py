@@ -90,17 +90,30 @@ def test_documents_and_search_results_that_are_text_become_text() -> None:
 def test_thinking_and_calls_of_earlier_turns() -> None:
     assert turn(
         "assistant",
-        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
-        {"type": "thinking", "thinking": "of another model", "signature": ""},
-        {"type": "redacted_thinking", "data": "b64"},
+        {"type": "thinking", "thinking": "hm", "signature": "headrace:c2ln"},
+        {"type": "thinking", "thinking": "unsigned", "signature": "headrace:"},
+        {"type": "redacted_thinking", "data": "headrace:b64"},
         {"type": "text", "text": "Let me look.", "citations": None},
         {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"q": 1}, "caller": {"type": "direct"}},
     ).content == [
         ThinkingPart(text="hm", signature="c2ln"),
-        ThinkingPart(text="of another model"),
+        ThinkingPart(text="unsigned"),
         ThinkingPart(redacted="b64"),
         TextPart("Let me look."),
         ToolCallPart(tool_call_id="toolu_1", name="look", arguments={"q": 1}),
+    ]
+
+
+def test_what_only_anthropic_can_read_is_not_for_others() -> None:
+    sealed = [
+        {"type": "redacted_thinking", "data": "b64"},
+        {"type": "thinking", "thinking": "", "signature": "c2ln"},
+    ]
+    thought = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    turns = [USER, {"role": "assistant", "content": sealed}, {"role": "assistant", "content": [*sealed, thought]}]
+    assert request(messages=turns).messages == [
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content=[ThinkingPart(text="hm")]),
     ]
 
 

@@ -110,6 +110,29 @@ def test_a_body_of_the_dialect_goes_on_as_it_came() -> None:
     assert client["model"] == "alias"
 
 
+def test_what_other_providers_made_is_left_out_of_it() -> None:
+    ours = [{"type": "thinking", "thinking": "hm", "signature": "headrace:"}, {"type": "redacted_thinking", "data": "headrace:b64"}]
+    own = [{"type": "thinking", "thinking": "hm", "signature": "c2ln"}, {"type": "redacted_thinking", "data": "b64"}, "odd"]
+    cited = {"type": "text", "text": "a", "citations": [{"encrypted_index": "headrace:"}]}
+    turns = [
+        USER,
+        {"role": "assistant", "content": ours},
+        {"role": "assistant", "content": [*ours, *own, cited]},
+        {"role": "user", "content": []},
+    ]
+    assert forwarded({"messages": turns}, {})["messages"] == [
+        USER,
+        {"role": "assistant", "content": [*own, {"type": "text", "text": "a"}]},
+        {"role": "user", "content": []},
+    ]
+    assert len(turns[1]["content"]) == 2
+
+
+@pytest.mark.parametrize("odd", [None, 7, ["x"], [{"content": 7}], [{"content": [{"type": ["thinking"], "citations": 7}]}]])
+def test_messages_of_another_structure_are_for_the_provider_to_judge(odd: object) -> None:
+    assert forwarded({"messages": odd}, {})["messages"] == odd
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 CACHE: dict[str, object] = {"cache_system_characters_min": 6}

@@ -7,14 +7,17 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
    bounded by `WAITING_CHARACTERS_MAX`; beyond that the stream ends with an error.
 2. `message_start` comes with the first block, because until then the provider's own may still come in its place. What is not known of
    its usage is 0; the cumulative figures of `message_delta` stand above it.
-3. A thinking block that nobody signed has an empty signature; a redacted part of one is a `redacted_thinking` block of its own.
-4. A `source` is a citation of the text block that is open, or of the next one. The dialect's `encrypted_index` is empty, since only
-   Anthropic could write it. Sources without an address, and those that no text follows, are left out.
+3. A redacted part of a thinking block is a `redacted_thinking` block of its own. Signatures, redacted data and `encrypted_index` begin
+   with the mark `FOREIGN`: when the client sends them back, and Anthropic itself is asked this time, they can be told from its own.
+4. A `source` is a citation of the text block that is open, or of the next one. Sources without an address, and those that no text
+   follows, are left out.
 5. An error is an `error` event, also after content, and then nothing follows it. The dialect has no word for an answer that its user
    stopped, so that one is an error of the type `cancelled`.
 6. A reader cannot be told that something is withdrawn or missing: `reset`, `gap` and `snapshot` are errors once content was sent.
 7. Of a provider's own frames only the one that ends them with an error is held back until our verdict is there, because a refused
    key is the operator's business. A stream that ended well without `message_stop` is given one.
+
+8. The id of a call has only characters that the API takes back.
 
 Not told: `queue`, `notice` (but the words of a refusal become `stop_details`), `data`, `tool_result`, and which stop sequence was met.
 """
@@ -26,7 +29,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from headrace.errors import Cancelled
 from headrace.protocol import events as ev
+from headrace.protocol.dialects.anthropic.request import FOREIGN, api_id
 from headrace.protocol.encoding import Encoding, frame
 from headrace.protocol.lenient import loads
 from headrace.protocol.sse import SSEEvent
@@ -53,7 +58,7 @@ ERROR_TYPES: dict[str, str] = {
     "body_too_large": "request_too_large",
     "cancelled": "cancelled",
 }
-STOPPED = ev.Error(code="cancelled", message="The answer was stopped.", retryable=False, partial=True)
+STOPPED = ev.Error(code=Cancelled.code, message=Cancelled.default_message, retryable=False, partial=True)
 
 _encode = msgspec.json.Encoder().encode
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
@@ -116,7 +121,7 @@ def citation_shape(source: ev.Source) -> dict[str, Any]:
         "url": source.url,
         "title": source.title,
         "cited_text": source.text or "",
-        "encrypted_index": "",
+        "encrypted_index": FOREIGN,
     }
 
 
@@ -137,10 +142,13 @@ class AnthropicStream(Encoding):
         self._kind: _Kind = "none"
         self._index = -1
         self._prefix = b""
-        # Our block that is being told, and the same if it is a text that is open; -1 for none.
+        # Our block that is being told, and what its next fragment is known by: its number for text and thinking, its id for a call.
         self._told = -1
         self._told_text = -1
+        self._told_thinking = -1
+        self._told_call: str | None = None
         self._calls: dict[str, int] = {}
+        self._ids: set[str] = set()
         self._waiting: dict[int, list[_BlockEvent]] = {}
         self._waiting_characters = 0
         self._sources: list[ev.Source] = []
@@ -148,16 +156,24 @@ class AnthropicStream(Encoding):
 
     def encode(self, events: Sequence[ev.Event]) -> bytes:
         """Return the bytes for `events`."""
-        if len(events) == 1:
-            event = events[0]
-            if event.__class__ is ev.Text and event.index == self._told_text:
-                return self._prefix + _encode(event.text) + _DELTA_END
+        if len(events) == 1 and (fragment := self._fragment(events[0])):
+            return self._prefix + _encode(fragment) + _DELTA_END
         for event in events:
             take = _TAKERS.get(event.__class__)
             if take is not None and not self._over:
                 take(self, event)
         out, self._out = self._out, []
         return b"".join(out)
+
+    def _fragment(self, event: ev.Event) -> str:
+        """Return the text of an event that only continues what is being told: the branch of nearly every event."""
+        if event.__class__ is ev.Text:
+            return event.text if event.index == self._told_text else ""
+        if event.__class__ is ev.ToolCallDelta:
+            return event.arguments_delta if event.tool_call_id == self._told_call else ""
+        if event.__class__ is ev.Thinking and event.signature is None and event.redacted is None:
+            return event.text if event.index == self._told_thinking else ""
+        return ""
 
     def forward(self, frames: Sequence[SSEEvent]) -> bytes:
         """Return the bytes for frames of a Messages stream."""
@@ -203,21 +219,33 @@ class AnthropicStream(Encoding):
             case ev.Thinking():
                 self._tell_thinking(event)
             case ev.ToolCallStart(tool_call_id=id, name=name):
-                self._open("tool", {"type": "tool_use", "id": id, "name": name, "input": {}}, b"input_json_delta", b"partial_json")
+                block = {"type": "tool_use", "id": self._api_id(id), "name": name, "input": {}}
+                self._open("tool", block, b"input_json_delta", b"partial_json")
+                self._told_call = id
             case ev.BlockEnd():
                 self._close()
                 self._told = -1
 
     def _tell_thinking(self, event: ev.Thinking) -> None:
         if (event.text or event.signature) and self._kind != "thinking":
-            self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""}, b"thinking_delta", b"thinking")
+            self._open("thinking", {"type": "thinking", "thinking": "", "signature": FOREIGN}, b"thinking_delta", b"thinking")
+            self._told_thinking = self._told
         if event.text:
             self._out += self._prefix, _encode(event.text), _DELTA_END
         if event.signature:
-            self._out += _DELTA % (self._index, b"signature_delta", b"signature"), _encode(event.signature), _DELTA_END
+            self._out += _DELTA % (self._index, b"signature_delta", b"signature"), _encode(FOREIGN + event.signature), _DELTA_END
         if event.redacted is not None:
-            self._open("none", {"type": "redacted_thinking", "data": event.redacted})
+            self._open("none", {"type": "redacted_thinking", "data": FOREIGN + event.redacted})
             self._say("content_block_stop", {"index": self._index})
+
+    def _api_id(self, tool_call_id: str) -> str:
+        """Return the id as the API would take it back, still that of one call only."""
+        id, n = api_id(tool_call_id), 1
+        while id in self._ids:
+            n += 1
+            id = f"{api_id(tool_call_id)}-{n}"
+        self._ids.add(id)
+        return id
 
     def _open_text(self) -> None:
         self._open("text", {"type": "text", "text": ""}, b"text_delta", b"text")
@@ -235,7 +263,8 @@ class AnthropicStream(Encoding):
         self._say("content_block_start", {"index": self._index, "content_block": block})
 
     def _close(self) -> None:
-        self._told_text = -1
+        self._told_text = self._told_thinking = -1
+        self._told_call = None
         if self._kind != "none":
             self._kind = "none"
             self._say("content_block_stop", {"index": self._index})
@@ -308,7 +337,8 @@ class AnthropicStream(Encoding):
     def _fail(self, error: ev.Error) -> None:
         self._out.append(b"event: error\ndata: %b\n\n" % _encode(error_shape(error.code, error.message)))
         self._over = True
-        self._told_text = -1
+        self._told_text = self._told_thinking = -1
+        self._told_call = None
         self._waiting.clear()
 
     def _say(self, type: str, fields: dict[str, Any]) -> None:

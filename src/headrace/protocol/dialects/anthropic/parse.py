@@ -11,15 +11,17 @@ A body for an Anthropic provider is not read here: it goes on as it came. For an
 2. Documents and search results that are text become text, under their title. PDFs and files are refused.
 3. What only an Anthropic provider can do is refused: tools that it runs or defines, their blocks of earlier turns, `container`,
    `mcp_servers`; and so is a field that is not known here, as the API itself does it.
-4. A thinking block without a signature was another model's; it is kept for those providers that take reasoning back.
+4. A signature, or redacted thinking, with the mark `FOREIGN` came from a provider of another dialect, and goes back without the mark.
+   One without it is of Anthropic, and nobody else could read it: the text of the thinking is kept, the rest is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.anthropic.request import FOREIGN
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -108,11 +110,16 @@ def _refuse_foreign(body: dict[str, Any]) -> None:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
+_Reader: TypeAlias = Callable[[dict[str, Any], str], Part | None]
+
+
 def _messages(value: object) -> list[Message]:
     turns = _list(value, "messages")
     if not turns:
         raise BadRequest("messages needs at least one message.", field="messages")
-    return [_message(_dict(turn, f"messages[{at}]"), f"messages[{at}]") for at, turn in enumerate(turns)]
+    messages = [_message(_dict(turn, f"messages[{at}]"), f"messages[{at}]") for at, turn in enumerate(turns)]
+    # A turn may have held nothing but what only Anthropic can read.
+    return [message for message, turn in zip(messages, turns, strict=True) if message.content or not turn["content"]]
 
 
 def _message(turn: dict[str, Any], where: str) -> Message:
@@ -126,7 +133,7 @@ def _message(turn: dict[str, Any], where: str) -> Message:
     raise BadRequest("A message's role is user, assistant or system.", field=f"{where}.role")
 
 
-def _parts(value: object, where: str, readers: Mapping[str, Callable[[dict[str, Any], str], Part]], role: str) -> list[Part]:
+def _parts(value: object, where: str, readers: Mapping[str, _Reader], role: str) -> list[Part]:
     parts: list[Part] = []
     for at, item in enumerate(_list(value, where)):
         place = f"{where}[{at}]"
@@ -135,7 +142,8 @@ def _parts(value: object, where: str, readers: Mapping[str, Callable[[dict[str, 
         read = readers.get(kind)
         if read is None:
             raise _foreign_block(kind, role, place)
-        parts.append(read(block, place))
+        if (part := read(block, place)) is not None:
+            parts.append(part)
     return parts
 
 
@@ -183,15 +191,23 @@ def _search_result(block: dict[str, Any], where: str) -> TextPart:
     return TextPart("\n\n".join([_string(block, "title", where), _string(block, "source", where), text]))
 
 
-def _thinking_part(block: dict[str, Any], where: str) -> ThinkingPart:
+def _thinking_part(block: dict[str, Any], where: str) -> ThinkingPart | None:
     signature = block.get("signature")
     if signature is not None and not isinstance(signature, str):
         raise BadRequest("signature must be a string.", field=f"{where}.signature")
-    return ThinkingPart(text=_string(block, "thinking", where), signature=signature or None)
+    text = _string(block, "thinking", where)
+    signature = _unmarked(signature or "")
+    return ThinkingPart(text=text, signature=signature) if text or signature else None
 
 
-def _redacted(block: dict[str, Any], where: str) -> ThinkingPart:
-    return ThinkingPart(redacted=_string(block, "data", where))
+def _redacted(block: dict[str, Any], where: str) -> ThinkingPart | None:
+    data = _unmarked(_string(block, "data", where))
+    return ThinkingPart(redacted=data) if data else None
+
+
+def _unmarked(seal: str) -> str | None:
+    """Return what a provider of another dialect wrote, or None (note 4)."""
+    return seal.removeprefix(FOREIGN) or None if seal.startswith(FOREIGN) else None
 
 
 def _tool_use(block: dict[str, Any], where: str) -> ToolCallPart:
@@ -212,14 +228,14 @@ def _tool_result(block: dict[str, Any], where: str) -> ToolResultPart:
     return ToolResultPart(tool_call_id=_string(block, "tool_use_id", where), content=told, ok=not failed)
 
 
-_RESULT: dict[str, Callable[[dict[str, Any], str], Part]] = {
+_RESULT: dict[str, _Reader] = {
     "text": _text,
     "image": _image,
     "document": _document,
     "search_result": _search_result,
 }
-_USER: dict[str, Callable[[dict[str, Any], str], Part]] = {**_RESULT, "tool_result": _tool_result}
-_ASSISTANT: dict[str, Callable[[dict[str, Any], str], Part]] = {
+_USER: dict[str, _Reader] = {**_RESULT, "tool_result": _tool_result}
+_ASSISTANT: dict[str, _Reader] = {
     "text": _text,
     "thinking": _thinking_part,
     "redacted_thinking": _redacted,

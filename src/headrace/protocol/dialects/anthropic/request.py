@@ -14,6 +14,9 @@ The quirks, data of a provider's configuration:
 - `path` ("/v1/messages").
 - `line_bytes_max`: of a line of the answer; see `event_stream`.
 
+A client's own body goes on as it came, but for what this relay made in it: reasoning and citations that came from a provider of another
+dialect carry the mark `FOREIGN`, which the API would refuse, and are left out.
+
 An effort is a wish, so the budget that it stands for shrinks to half of `max_tokens`, and below the API's least there is no thinking.
 A budget that was asked for by its number and leaves no room is refused. A JSON object without a schema is more than the API can promise.
 """
@@ -44,6 +47,8 @@ from headrace.protocol.request import (
 API_VERSION = "2023-06-01"
 MAX_TOKENS_DEFAULT = 4096
 BUDGET_TOKENS_MIN = 1024
+# Before a signature, and whatever else only Anthropic could have written, of an answer that came from elsewhere.
+FOREIGN = "headrace:"
 QUIRKS = frozenset(
     (
         "beta",
@@ -98,8 +103,11 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
 
 
 def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
-    """Return a client's own body for `model`: streamed, and otherwise as it came."""
-    return _upstream({**body, "model": model, "stream": True}, quirks)
+    """Return a client's own body for `model`: streamed, without what only other providers can read, and otherwise as it came."""
+    forwarded = {**body, "model": model, "stream": True}
+    if _is_marked(body):
+        forwarded["messages"] = [own for message in body["messages"] if (own := _without_foreign(message)) is not None]
+    return _upstream(forwarded, quirks)
 
 
 def _upstream(body: dict[str, Any], quirks: Mapping[str, object]) -> UpstreamRequest:
@@ -122,6 +130,39 @@ def _headers(quirks: Mapping[str, object]) -> dict[str, str]:
             beta if isinstance(beta, str) else ",".join(map(str, beta if isinstance(beta, list | tuple) else (beta,)))
         )
     return headers
+
+
+# --- what other providers made ---------------------------------------------------------------------------------------
+
+
+def _is_marked(body: dict[str, Any]) -> bool:
+    return any(
+        _is_foreign(block) or _foreign_citations(block) for turn in _dicts(body.get("messages")) for block in _dicts(turn.get("content"))
+    )
+
+
+def _is_foreign(block: dict[str, Any]) -> bool:
+    seal = block.get({"thinking": "signature", "redacted_thinking": "data"}.get(str(block.get("type")), ""))
+    return isinstance(seal, str) and seal.startswith(FOREIGN)
+
+
+def _foreign_citations(block: dict[str, Any]) -> bool:
+    return any(str(citation.get("encrypted_index")).startswith(FOREIGN) for citation in _dicts(block.get("citations")))
+
+
+def _without_foreign(message: Any) -> Any:
+    """Return a turn without what is marked; None if nothing else was in it."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return message
+    content: list[Any] = []
+    for block in message["content"]:
+        if not isinstance(block, dict):
+            content.append(block)
+        elif _foreign_citations(block):
+            content.append({name: value for name, value in block.items() if name != "citations"})
+        elif not _is_foreign(block):
+            content.append(block)
+    return {**message, "content": content} if content or not message["content"] else None
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -221,9 +262,9 @@ def _block(part: Part, message: Message, where: str) -> dict[str, Any] | None:
                 return {"type": "redacted_thinking", "data": part.redacted}
             return {"type": "thinking", "thinking": part.text, "signature": part.signature} if part.signature else None
         case ToolCallPart(), "assistant":
-            return {"type": "tool_use", "id": _id(part.tool_call_id), "name": part.name, "input": part.arguments}
+            return {"type": "tool_use", "id": api_id(part.tool_call_id), "name": part.name, "input": part.arguments}
         case ToolResultPart(), "user" | "tool":
-            block = {"type": "tool_result", "tool_use_id": _id(part.tool_call_id), "content": _result(part, where)}
+            block = {"type": "tool_result", "tool_use_id": api_id(part.tool_call_id), "content": _result(part, where)}
             return block if part.ok else block | {"is_error": True}
         case _:
             raise _misplaced(part, message, where)
@@ -256,7 +297,7 @@ def _misplaced(part: Part, message: Message, where: str) -> BadRequest:
     return BadRequest(f"A {message.role} message cannot hold a part of type {kind} for this provider.", field=where)
 
 
-def _id(tool_call_id: str) -> str:
+def api_id(tool_call_id: str) -> str:
     """The API takes fewer characters in an id than others do; calls and their results change alike."""
     return _NOT_IN_IDS.sub("_", tool_call_id) or "_"
 
