@@ -104,7 +104,7 @@ def _messages(value: object) -> list[Message]:
             case "user":
                 messages.append(Message(role="user", content=_content(message.get("content"), f"{where}.content", images=True)))
             case "assistant":
-                messages.append(_assistant(message, where))
+                messages.append(_assistant(message, position))
                 last_call_id = _last_call_id(messages[-1]) or last_call_id
             case "tool":
                 messages.append(_tool_result(message, _string(message, "tool_call_id", where), where))
@@ -154,7 +154,8 @@ def _image(value: object, where: str) -> ImagePart:
     return ImagePart(url=url)
 
 
-def _assistant(message: dict[str, Any], where: str) -> Message:
+def _assistant(message: dict[str, Any], position: int) -> Message:
+    where = f"messages[{position}]"
     if message.get("audio"):
         raise BadRequest("Audio of an earlier answer cannot be passed on. Send its transcript as content.", field=f"{where}.audio")
     parts: list[Part] = [*_reasoning(message, where)]
@@ -166,6 +167,8 @@ def _assistant(message: dict[str, Any], where: str) -> Message:
     if message.get("refusal") is not None:
         parts.append(TextPart(_string(message, "refusal", where)))
     parts += _calls(message, where)
+    if message.get("function_call") is not None and not message.get("tool_calls"):
+        parts.append(_call(message["function_call"], f"call_{position}", f"{where}.function_call"))
     if not parts:
         return Message(role="assistant", content="")
     only = parts[0]
@@ -180,8 +183,6 @@ def _calls(message: dict[str, Any], where: str) -> list[ToolCallPart]:
         if call.get("type", "function") != "function":
             raise BadRequest("Only calls of functions can be passed on.", field=f"{place}.type")
         calls.append(_call(call.get("function"), _string(call, "id", place), f"{place}.function"))
-    if message.get("function_call") is not None and not calls:
-        calls.append(_call(message["function_call"], f"call_{where[9:-1]}", f"{where}.function_call"))
     return calls
 
 

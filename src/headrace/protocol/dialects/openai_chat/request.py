@@ -2,28 +2,40 @@
 
 https://platform.openai.com/docs/api-reference/chat/create
 
-What vendors want differently is data in their configuration, never a comparison of a name here. The quirks:
+What vendors want differently is data in their configuration, never a comparison of a name here; `VENDORS` has such data for those that
+are known. The quirks:
 
 - `include_usage` (true): ask for the usage chunk. Off for vendors that refuse `stream_options`.
-- `max_tokens_field` ("max_tokens"): OpenAI's reasoning models want "max_completion_tokens".
+- `max_tokens_field` ("max_tokens"): OpenAI's reasoning models want "max_completion_tokens". A forwarded body is changed where this is set.
 - `system_role` ("system"): or "developer".
 - `reasoning_effort` (true): whether the vendor knows that field. A token budget is sent as the effort that is nearest to it.
+- `efforts` ("none" to "high"): the efforts that it knows. Any other is sent as the nearest; "none" is left out where it is not known.
 - `reasoning_field` (none): the field of an assistant message in which the vendor wants its reasoning back. Without one
   reasoning of earlier turns is left out, because most vendors refuse it.
-- `send_metadata` (false): send `metadata` along. Its `user_id` goes into `user` in any case.
+- `reasoning_details` (false): send it back as OpenRouter wants it, with signatures.
+- `top_k` (false): whether the vendor knows that field.
+- `json_schema` (true): whether an answer can be held to a schema.
+- `tool_call_id_length` (none): how many letters and digits an id must have. Other ids are replaced, calls and results alike.
+- `user` (true): send `metadata.user_id` as `user`.
+- `send_metadata` (false): send `metadata` along.
 - `extra_body`: more fields, which stand above ours.
-- `path` ("/chat/completions").
+- `path` ("/chat/completions"), `api_version` (none): where to; the second as Azure's `api-version`.
+- `line_bytes_max`: of the decoder.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from headrace.errors import BadRequest
 from headrace.protocol.request import (
+    AnswerFormat,
     ChatRequest,
     ImagePart,
     Message,
@@ -38,7 +50,69 @@ from headrace.protocol.request import (
 
 _encode = msgspec.json.Encoder().encode
 # The least budget of tokens that each effort stands for, from the greatest down.
-_EFFORTS = ((8192, "high"), (2048, "medium"), (0, "low"))
+_BUDGETS = ((8192, "high"), (2048, "medium"), (0, "low"))
+_ORDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_EFFORTS = _ORDER[: _ORDER.index("high") + 1]
+_LOW_TO_HIGH = ("low", "medium", "high")
+_MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
+
+QUIRKS = frozenset(
+    (
+        "include_usage",
+        "max_tokens_field",
+        "system_role",
+        "reasoning_effort",
+        "efforts",
+        "reasoning_field",
+        "reasoning_details",
+        "top_k",
+        "json_schema",
+        "tool_call_id_length",
+        "user",
+        "send_metadata",
+        "extra_body",
+        "path",
+        "api_version",
+        "line_bytes_max",
+    )
+)
+# What is known of vendors, as of 2026; whoever knows better sets the quirk. One without an entry here needs none that is known.
+VENDORS: dict[str, dict[str, object]] = {
+    "openai": {"max_tokens_field": "max_completion_tokens", "efforts": _ORDER},
+    # Below …/openai/v1. The older addresses need `api_version`, and the deployment in `path`.
+    "azure": {"max_tokens_field": "max_completion_tokens", "efforts": _ORDER},
+    "cerebras": {"max_tokens_field": "max_completion_tokens", "efforts": _LOW_TO_HIGH},
+    # Where the model called tools, it refuses to go on without its reasoning.
+    "deepseek": {
+        "max_tokens_field": "max_tokens",
+        "reasoning_field": "reasoning_content",
+        "efforts": ("high", "max"),
+        "json_schema": False,
+    },
+    "fireworks": {"top_k": True, "efforts": ("none", *_LOW_TO_HIGH)},
+    "groq": {"max_tokens_field": "max_completion_tokens", "efforts": _LOW_TO_HIGH},
+    "llama_cpp": {"top_k": True, "reasoning_field": "reasoning_content"},
+    "lm_studio": {"top_k": True, "efforts": _LOW_TO_HIGH},
+    # It refuses every field that it does not know, and sends its usage without being asked.
+    "mistral": {
+        "max_tokens_field": "max_tokens",
+        "include_usage": False,
+        "efforts": ("none", "high"),
+        "tool_call_id_length": 9,
+        "user": False,
+    },
+    "moonshot": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning_content", "reasoning_effort": False},
+    "nvidia": {"max_tokens_field": "max_tokens", "reasoning_effort": False},
+    "ollama": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning", "efforts": ("none", *_LOW_TO_HIGH)},
+    "openrouter": {"reasoning_details": True, "top_k": True, "efforts": _ORDER[:-1]},
+    "perplexity": {"max_tokens_field": "max_tokens", "top_k": True, "efforts": ("minimal", *_LOW_TO_HIGH)},
+    "sglang": {"top_k": True, "reasoning_field": "reasoning_content", "efforts": _LOW_TO_HIGH},
+    "together": {"max_tokens_field": "max_tokens", "top_k": True, "reasoning_effort": False},
+    "vllm": {"top_k": True, "reasoning_field": "reasoning", "efforts": _LOW_TO_HIGH},
+    # Its models differ in whether they know an effort, and those that do not refuse the request.
+    "xai": {"max_tokens_field": "max_completion_tokens", "reasoning_effort": False},
+    "zai": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning_content", "reasoning_effort": False, "json_schema": False},
+}
 
 
 def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
@@ -56,31 +130,58 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
         body["temperature"] = request.temperature
     if request.top_p is not None:
         body["top_p"] = request.top_p
+    if request.top_k is not None:
+        if not quirks.get("top_k"):
+            raise BadRequest("This provider does not take top_k. Use top_p instead.", field="top_k")
+        body["top_k"] = request.top_k
     if request.stop:
         body["stop"] = request.stop
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
     if (choice := _tool_choice(request)) is not None:
         body["tool_choice"] = choice
-    if quirks.get("reasoning_effort", True) and (effort := _effort(request)):
+    if request.answer_format is not None:
+        body["response_format"] = _answer_format(request.answer_format, quirks)
+    if quirks.get("reasoning_effort", True) and (effort := _effort(request, quirks)):
         body["reasoning_effort"] = effort
     body |= _metadata(request, quirks)
-    extra = quirks.get("extra_body")
-    if isinstance(extra, Mapping):
-        body |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/chat/completions"), body=_encode(body))
+    return _upstream(body, quirks)
 
 
 def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
-    """Return a client's own body for `model`: streamed, with the usage chunk asked for, and otherwise as it came."""
+    """Return a client's own body for `model`: streamed, with the usage chunk asked for, and otherwise as it came.
+
+    Two fields are changed where a quirk says that the vendor refuses them: the limit of tokens gets its other name, and the wish for
+    usage is taken out.
+    """
     forwarded = {**body, "model": model, "stream": True}
+    given = body.get("stream_options")
+    options = dict(given) if isinstance(given, dict) else {}
     if quirks.get("include_usage", True):
-        options = body.get("stream_options")
-        forwarded["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        options["include_usage"] = True
+    else:
+        options.pop("include_usage", None)
+    if options:
+        forwarded["stream_options"] = options
+    else:
+        forwarded.pop("stream_options", None)
+    wanted = quirks.get("max_tokens_field")
+    for name in _MAX_TOKENS_FIELDS:
+        if wanted in _MAX_TOKENS_FIELDS and name != wanted and name in forwarded and forwarded.get(wanted) is None:
+            forwarded[wanted] = forwarded.pop(name)
+    return _upstream(forwarded, quirks)
+
+
+def _upstream(body: dict[str, Any], quirks: Mapping[str, object]) -> UpstreamRequest:
     extra = quirks.get("extra_body")
     if isinstance(extra, Mapping):
-        forwarded |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/chat/completions"), body=_encode(forwarded))
+        body |= extra
+    path = str(quirks.get("path") or "/chat/completions")
+    if version := quirks.get("api_version"):
+        path += f"{'&' if '?' in path else '?'}api-version={quote(str(version), safe='')}"
+    return UpstreamRequest(path=path, body=_encode(body))
 
 
 def auth_headers(api_key: str) -> dict[str, str]:
@@ -100,11 +201,11 @@ def _messages(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[s
             case "system":
                 messages.append({"role": system_role, "content": _text_only(message, where)})
             case "user":
-                messages += _user(message, where)
+                messages += _user(message, where, quirks)
             case "assistant":
                 messages.append(_assistant(message, where, quirks))
             case "tool":
-                messages += _tool_results(message, where)
+                messages += _tool_results(message, where, quirks)
     return messages
 
 
@@ -117,7 +218,7 @@ def _text_only(message: Message, where: str) -> str:
     return "\n\n".join(texts)
 
 
-def _user(message: Message, where: str) -> list[dict[str, Any]]:
+def _user(message: Message, where: str, quirks: Mapping[str, object]) -> list[dict[str, Any]]:
     """Results of tools are messages of their own, and stand before the rest: they answer what the assistant just said."""
     if isinstance(message.content, str):
         return [{"role": "user", "content": message.content}]
@@ -130,7 +231,7 @@ def _user(message: Message, where: str) -> list[dict[str, Any]]:
             case ImagePart():
                 content.append({"type": "image_url", "image_url": {"url": _image_url(part, f"{where}[{position}]")}})
             case ToolResultPart():
-                results.append(_tool_result(part))
+                results.append(_tool_result(part, f"{where}[{position}]", quirks))
             case _:
                 raise _misplaced(part, message, f"{where}[{position}]")
     return [*results, {"role": "user", "content": content}] if content else results
@@ -138,42 +239,67 @@ def _user(message: Message, where: str) -> list[dict[str, Any]]:
 
 def _assistant(message: Message, where: str, quirks: Mapping[str, object]) -> dict[str, Any]:
     texts: list[str] = []
-    thinking: list[str] = []
+    thinking: list[ThinkingPart] = []
     calls: list[dict[str, Any]] = []
     for position, part in enumerate(message.parts()):
         match part:
             case TextPart(text=text):
                 texts.append(text)
-            case ThinkingPart(text=text):
-                thinking.append(text)
+            case ThinkingPart():
+                thinking.append(part)
             case ToolCallPart():
                 function = {"name": part.name, "arguments": _encode(part.arguments).decode()}
-                calls.append({"id": part.tool_call_id, "type": "function", "function": function})
+                calls.append({"id": _call_id(part.tool_call_id, quirks), "type": "function", "function": function})
             case _:
                 raise _misplaced(part, message, f"{where}[{position}]")
     shape: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts or not calls else None}
     if calls:
         shape["tool_calls"] = calls
     field = quirks.get("reasoning_field")
-    if isinstance(field, str) and any(thinking):
-        shape[field] = "".join(thinking)
+    if isinstance(field, str) and (told := "".join(part.text for part in thinking)):
+        shape[field] = told
+    if quirks.get("reasoning_details") and thinking:
+        shape["reasoning_details"] = [_reasoning_detail(part, index) for index, part in enumerate(thinking)]
     return shape
 
 
-def _tool_results(message: Message, where: str) -> list[dict[str, Any]]:
+def _reasoning_detail(part: ThinkingPart, index: int) -> dict[str, Any]:
+    if part.redacted is not None:
+        return {"type": "reasoning.encrypted", "data": part.redacted, "index": index}
+    detail: dict[str, Any] = {"type": "reasoning.text", "text": part.text, "index": index}
+    if part.signature is not None:
+        detail["signature"] = part.signature
+    return detail
+
+
+def _tool_results(message: Message, where: str, quirks: Mapping[str, object]) -> list[dict[str, Any]]:
     if isinstance(message.content, str):
         raise BadRequest("A tool message needs tool_result parts, which name the call that they answer.", field=where)
     results: list[dict[str, Any]] = []
     for position, part in enumerate(message.content):
         if not isinstance(part, ToolResultPart):
             raise _misplaced(part, message, f"{where}[{position}]")
-        results.append(_tool_result(part))
+        results.append(_tool_result(part, f"{where}[{position}]", quirks))
     return results
 
 
-def _tool_result(part: ToolResultPart) -> dict[str, Any]:
+def _tool_result(part: ToolResultPart, where: str, quirks: Mapping[str, object]) -> dict[str, Any]:
     """The dialect has no place for `ok`: what went wrong is told by the content."""
-    return {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content}
+    texts: list[str] = []
+    for position, item in enumerate(part.content if isinstance(part.content, list) else [TextPart(part.content)]):
+        if isinstance(item, ImagePart):
+            message = "This provider takes only text as a tool's result. Send the image in a user message."
+            raise BadRequest(message, field=f"{where}.content[{position}]")
+        texts.append(item.text)
+    return {"role": "tool", "tool_call_id": _call_id(part.tool_call_id, quirks), "content": "\n\n".join(texts)}
+
+
+def _call_id(id: str, quirks: Mapping[str, object]) -> str:
+    """Return the id, or one of the length that the vendor wants, which is the same whenever it is made of the same id."""
+    length = quirks.get("tool_call_id_length")
+    if not isinstance(length, int) or re.fullmatch(f"[a-zA-Z0-9]{{{length}}}", id):
+        return id
+    return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()[:length]
 
 
 def _image_url(part: ImagePart, where: str) -> str:
@@ -207,22 +333,45 @@ def _tool_choice(request: ChatRequest) -> object:
     raise BadRequest("tool_choice is auto, none, required, or the name of one of the tools.", field="tool_choice")
 
 
-def _effort(request: ChatRequest) -> str | None:
+def _answer_format(form: AnswerFormat, quirks: Mapping[str, object]) -> dict[str, Any]:
+    if form.type == "json_object":
+        return {"type": "json_object"}
+    if not quirks.get("json_schema", True):
+        message = "This provider cannot hold an answer to a schema. Use json_object, and describe the schema in the prompt."
+        raise BadRequest(message, field="answer_format.type")
+    schema: dict[str, Any] = {"name": form.name or "answer", "schema": form.json_schema or {"type": "object"}}
+    if form.strict is not None:
+        schema["strict"] = form.strict
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _effort(request: ChatRequest, quirks: Mapping[str, object]) -> str | None:
     thinking = request.thinking
     if thinking is None or thinking is False:
         return None
-    if thinking is True:
-        return "medium"
-    if thinking.effort is not None:
-        return thinking.effort
-    budget = thinking.budget_tokens
-    return "medium" if budget is None else next(effort for least, effort in _EFFORTS if budget >= least)
+    effort = "medium"
+    if not isinstance(thinking, bool):
+        if thinking.effort is not None:
+            effort = thinking.effort
+        elif (budget := thinking.budget_tokens) is not None:
+            effort = next(effort for least, effort in _BUDGETS if budget >= least)
+    return _known_effort(effort, quirks)
+
+
+def _known_effort(effort: str, quirks: Mapping[str, object]) -> str | None:
+    """Return the effort that the vendor knows and that is nearest, the lesser of two; never another for none."""
+    given = quirks.get("efforts")
+    known = [word for word in _ORDER if word in (given if isinstance(given, list | tuple) else _EFFORTS)]
+    if effort in known or effort == "none":
+        return effort if effort in known else None
+    place = _ORDER.index(effort)
+    return min((word for word in known if word != "none"), key=lambda word: abs(_ORDER.index(word) - place), default=None)
 
 
 def _metadata(request: ChatRequest, quirks: Mapping[str, object]) -> dict[str, Any]:
     metadata = request.metadata or {}
     fields: dict[str, Any] = {}
-    if isinstance(metadata.get("user_id"), str):
+    if isinstance(metadata.get("user_id"), str) and quirks.get("user", True):
         fields["user"] = metadata["user_id"]
     if metadata and quirks.get("send_metadata", False):
         for name, value in metadata.items():
