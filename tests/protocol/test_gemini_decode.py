@@ -401,6 +401,11 @@ def test_usage_counts_tools_as_input_and_thoughts_as_output() -> None:
     assert of(events, ev.Usage) == [ev.Usage(source="provider", input_tokens=785, output_tokens=779, reasoning_tokens=742, cached_tokens=4)]
 
 
+def test_figures_that_a_later_event_leaves_out_still_count() -> None:
+    events = run(response({"text": "a"}, **counts(5, 1, thoughtsTokenCount=8)), response({"text": "b"}, finish="STOP", **counts(5, 2)))
+    assert of(events, ev.Usage)[-1] == ev.Usage(source="provider", input_tokens=5, output_tokens=10, reasoning_tokens=8)
+
+
 @pytest.mark.parametrize("odd", [{"candidates": []}, {"candidates": None}, {"candidates": [{"content": None}]}, {}, [], 5, None])
 def test_events_without_content_are_passed_over(odd: Any) -> None:
     assert run(data(odd), GEMINI["one event"]) == run(GEMINI["one event"])

@@ -96,6 +96,7 @@ class GeminiDecoder(EventStreamDecoder):
         "_said_why",
         "_sources",
         "_told_usage",
+        "_usage",
     )
 
     def __init__(self, quirks: Mapping[str, object] | None = None) -> None:
@@ -109,6 +110,7 @@ class GeminiDecoder(EventStreamDecoder):
         self._block_reason = ""
         self._said_why = ""
         self._counts: dict[str, int] = {}
+        self._usage: dict[str, Any] = {}
         self._told_usage: ev.Usage | None = None
         self._grounding: object = None
         self._sources: set[tuple[str, str, str]] = set()
@@ -126,7 +128,7 @@ class GeminiDecoder(EventStreamDecoder):
             return self.finished
         if event.event == "error":
             self._fail_as(error_event(value, partial=self._writer.begun))
-        for response in dicts(value):
+        for response in (value,) if value.__class__ is dict else dicts(value):
             if self.finished:
                 break
             self._take_response(response)
@@ -148,10 +150,11 @@ class GeminiDecoder(EventStreamDecoder):
         if response.get("error"):
             self._fail_as(error_event(response, partial=self._writer.begun))
             return
-        self._response_id = self._response_id or string(response.get("responseId"))
-        self._note_usage(response.get("usageMetadata"))
-        feedback = response.get("promptFeedback")
-        if isinstance(feedback, dict):
+        if not self._response_id:
+            self._response_id = string(response.get("responseId"))
+        if isinstance(usage := response.get("usageMetadata"), dict):
+            self._note_usage(usage)
+        if isinstance(feedback := response.get("promptFeedback"), dict):
             self._note_block(feedback)
         for candidate in dicts(response.get("candidates")):
             if not candidate.get("index"):
@@ -181,7 +184,7 @@ class GeminiDecoder(EventStreamDecoder):
 
     def _take_part(self, part: dict[str, Any]) -> None:
         text = part.get("text")
-        signature = string(part.get("thoughtSignature"))
+        signature = string(signature) if (signature := part.get("thoughtSignature")) else ""
         if isinstance(call := part.get("functionCall"), dict):
             self._take_call(call, signature)
         elif part.get("thought") is True and not any(isinstance(value, dict) for value in part.values()):
@@ -308,13 +311,21 @@ class GeminiDecoder(EventStreamDecoder):
             index = block.index if block is not None else None
             self._writer.events.append(ev.Source(url=address, title=name or None, index=index, text=words or None))
 
-    def _note_usage(self, usage: object) -> None:
+    def _note_usage(self, usage: dict[str, Any]) -> None:
+        """Keep the latest figures; where they say less than those before them, those count too."""
+        if len(usage) < len(self._usage):
+            self._count_usage()
+        self._usage = usage
+
+    def _count_usage(self) -> None:
+        usage, self._usage = self._usage, {}
         for name in _COUNTS:
             if (found := count(usage, name)) is not None:
                 self._counts[name] = found
 
     def _tell_usage(self) -> None:
         """Append a `usage` event if there are figures that were not told yet."""
+        self._count_usage()
         counts = self._counts
         if not counts:
             return
