@@ -167,12 +167,18 @@ def test_summaries_and_raw_reasoning_have_events_of_their_own() -> None:
 def test_a_signature_and_sealed_reasoning_are_encrypted_content() -> None:
     signed, sealed, silent = thinking(0, "hm", signature="sig=="), thinking(1, redacted="blob"), thinking(2, signature="sig2")
     output = told(*signed, *sealed, *silent, *text(3, "a"), STOP)[-1]["response"]["output"]
-    assert [item.get("encrypted_content") for item in output] == ["sig==", "blob", "sig2", None]
-    assert [item.get("content") for item in output[:3]] == [
-        [{"type": "reasoning_text", "text": "hm"}],
-        None,
-        [{"type": "reasoning_text", "text": ""}],
-    ]
+    assert [item.get("encrypted_content") for item in output] == ["sig==", "redacted:blob", "sig2", None]
+    assert [item.get("content") for item in output[:3]] == [[{"type": "reasoning_text", "text": "hm"}], None, None]
+
+
+def test_all_reasoning_is_a_summary_where_the_surface_is_told_so() -> None:
+    asked = request()
+    asked.options["reasoning"] = "summary"
+    events = read(ResponsesEncoding(asked).encode([START, *thinking(0, "a ", "b", signature="s"), STOP]))
+    check(events)
+    item = events[-1]["response"]["output"][0]
+    assert (item["summary"], item["encrypted_content"]) == ([{"type": "summary_text", "text": "a b"}], "s")
+    assert "content" not in item
 
 
 def test_reasoning_that_changes_its_kind_goes_on_in_another_part() -> None:

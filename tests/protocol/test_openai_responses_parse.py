@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from responses_reader import START, STOP, call, read, request, text, thinking
+from responses_reader import START, STEM, STOP, call, read, request, text, thinking
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects import load
 from headrace.protocol.dialects.openai_responses.encode import ResponsesEncoding
-from headrace.protocol.dialects.openai_responses.parse import parse
+from headrace.protocol.dialects.openai_responses.parse import parse, with_items
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -128,6 +128,30 @@ def test_reasoning_comes_back_as_it_was_told(block: list[Any], part: ThinkingPar
     result = {"type": "function_call_output", "call_id": "call_1", "output": "ok"}
     message = parsed(input=[{"role": "user", "content": "go"}, *output, result]).messages[1]
     assert message.content == [part, TextPart("Yes."), ToolCallPart(tool_call_id="call_1", name="f", arguments={"a": 1})]
+
+
+def test_a_signature_comes_back_from_clients_that_keep_nothing_else() -> None:
+    items = [{"role": "user", "content": "a"}, {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sig"}]
+    assert parsed(input=items).messages[1].content == [ThinkingPart(signature="sig")]
+
+
+def test_an_item_that_is_referred_to_is_put_in_its_place() -> None:
+    events = [START, *text(0, "Yes."), STOP]
+    item = read(ResponsesEncoding(request()).encode(events))[-1]["response"]["output"][0]
+    asked: list[tuple[str, str]] = []
+
+    def find(response: str, id: str) -> dict[str, Any] | None:
+        asked.append((response, id))
+        return item if id == item["id"] else None
+
+    question = {"role": "user", "content": "go"}
+    stranger = {"type": "item_reference", "id": "msg_theirs"}
+    gone = {"type": "item_reference", "id": item["id"].removesuffix("_0") + "_7"}
+    body = {"input": [question, {"type": "item_reference", "id": item["id"]}, {"id": item["id"]}, stranger, gone]}
+    assert with_items(body, find) == {"input": [question, item, item, stranger, gone]}
+    assert asked == [(f"resp_{STEM}", item["id"]), (f"resp_{STEM}", item["id"]), (f"resp_{STEM}", gone["id"])]
+    for untouched in ({"input": "hi"}, {"input": [question, stranger, 5, {"type": "x", "id": item["id"]}]}, {}):
+        assert with_items(untouched, find) is untouched
 
 
 def test_reasoning_without_anything_in_it_is_left_out() -> None:

@@ -18,11 +18,14 @@ note 4); any other reasoning is text without a signature.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.openai_responses.response import REDACTED
 from headrace.protocol.lenient import encodable
 from headrace.protocol.request import (
     AnswerFormat,
@@ -44,6 +47,7 @@ _N = TypeVar("_N", int, float)
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ONLY_OPENAI = "Only a provider that speaks OpenAI Responses can do that."
+_ITEM_ID = re.compile(r"(?:msg|rs|fc)_([0-9a-f]{32})_\d+")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -73,6 +77,27 @@ def parse(body: dict[str, Any]) -> ChatRequest:
     if request.model is not None and not 1 <= len(request.model) <= 512:
         raise BadRequest("The model's name must have 1 to 512 characters.", field="model")
     return request
+
+
+def with_items(body: dict[str, Any], find: Callable[[str, str], dict[str, Any] | None]) -> dict[str, Any]:
+    """Return `body` with the items that it only refers to.
+
+    Clients that take it that every response is stored (the AI SDK does unless told otherwise) send back ids of items. Ours tell which
+    response they are of: `find` is given that response's id and the item's, and returns the item where it is still known.
+    """
+    items = body.get("input")
+    if not isinstance(items, list):
+        return body
+    found = [_referred(item, find) or item for item in items]
+    return body | {"input": found} if found != items else body
+
+
+def _referred(item: object, find: Callable[[str, str], dict[str, Any] | None]) -> dict[str, Any] | None:
+    if not isinstance(item, dict) or item.get("type") not in (None, "item_reference") or "role" in item:
+        return None
+    name = item.get("id")
+    match = _ITEM_ID.fullmatch(name) if isinstance(name, str) else None
+    return find(f"resp_{match[1]}", match[0]) if match else None
 
 
 def _refuse(body: dict[str, Any]) -> None:
@@ -129,7 +154,7 @@ def _item(item: dict[str, Any], where: str) -> tuple[Role, list[Part]]:
         case "reasoning":
             return "assistant", _reasoning(item, where)
         case "item_reference":
-            raise BadRequest("Items are not stored here: send the item itself instead of its id.", field=where)
+            raise BadRequest("This item is not stored here: send the item itself (and `store` false, with clients that can).", field=where)
         case str():
             raise BadRequest(f"An item of type {kind[:64]} cannot be translated. {_ONLY_OPENAI}", field=f"{where}.type")
         case _:
@@ -199,8 +224,8 @@ def _reasoning(item: dict[str, Any], where: str) -> list[Part]:
     summary = [_required(part, "text", at, empty=True) for at, part in _list(item.get("summary") or [], f"{where}.summary")]
     text = "".join(content) or "\n\n".join(summary)
     sealed = _get(item, "encrypted_content", str, where=where)
-    if sealed and not content and not summary:
-        return [ThinkingPart(redacted=sealed)]
+    if sealed and sealed.startswith(REDACTED):
+        return [ThinkingPart(redacted=sealed.removeprefix(REDACTED))]
     return [ThinkingPart(text=text, signature=sealed or None)] if text or sealed else []
 
 

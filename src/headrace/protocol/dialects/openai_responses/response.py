@@ -10,10 +10,12 @@ object can be had whenever somebody asks.
 2. Text is kept as the inside of a JSON string: each delta is encoded once, for its own frame and for every later one that repeats it.
 3. A source stands at the place that its text had reached; one that comes before any text is held for the next. One that no text
    follows is not told, and neither is one without an address.
-4. `encrypted_content` carries a signature or sealed reasoning. Reasoning that was signed has at least one part, if only an empty
-   one; sealed reasoning has none: that is how `parse` knows them apart when they come back.
+4. `encrypted_content` carries the signature of reasoning. Sealed reasoning stands there behind `redacted:`, because the two go back to
+   a provider in different ways, and clients do not send back all else that could tell them apart.
 5. `ResponseError.code` is a closed list, so ours goes into `type`.
-6. A model that paused (`pause`) gave an `incomplete` response without a reason: the protocol has none for it. A refusal that came
+6. Raw reasoning is `reasoning_text` and a summary is `summary_text`. Some clients (the AI SDK, Codex) show and send back summaries only;
+   the surface's option `reasoning` = "summary" tells all of it as summaries.
+7. A model that paused (`pause`) gave an `incomplete` response without a reason: the protocol has none for it. A refusal that came
    without words is `incomplete` for `content_filter`.
 """
 
@@ -34,6 +36,7 @@ Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", 
 ItemKind: TypeAlias = Literal["message", "reasoning", "function_call"]
 
 OVER: frozenset[Status | None] = frozenset({"completed", "incomplete", "failed", "cancelled"})
+REDACTED = "redacted:"
 STOPPED = "The answer was stopped."
 
 _LOST = ev.Error(
@@ -275,6 +278,7 @@ class Answer:
         "_refused",
         "_request",
         "_shell",
+        "_summaries",
         "_thoughts",
         "_told",
         "_usage",
@@ -298,6 +302,7 @@ class Answer:
         self.completed_at: int | None = None
         self._request = request
         self._shell = echo(request)
+        self._summaries = request.options.get("reasoning") == "summary"
         self._writer = writer
         self._told: set[str] = set()
         self._queued = False
@@ -491,16 +496,18 @@ class Answer:
         if item is None:
             item = self._thoughts[event.index] = self._begin_item("reasoning")
             self._tell_item(item, "added")
-        kind = "summary_text" if event.kind == "summary" else "reasoning_text"
-        part = item.parts[-1] if item.parts else None
-        if (event.text and (part is None or part.kind != kind)) or (part is None and event.signature is not None):
-            if part is not None:
-                self._end_part(part)
-            part = self._begin_part(item, kind)
-        if part is not None:
+        if event.text:
+            kind = "summary_text" if self._summaries or event.kind == "summary" else "reasoning_text"
+            part = item.parts[-1] if item.parts else None
+            if part is None or part.kind != kind:
+                if part is not None:
+                    self._end_part(part)
+                part = self._begin_part(item, kind)
             self._append(part, event.text)
-        sealed = event.signature if event.signature is not None else event.redacted
-        item.sealed = sealed if sealed is not None else item.sealed
+        if event.signature is not None:
+            item.sealed = event.signature
+        elif event.redacted is not None:
+            item.sealed = REDACTED + event.redacted
 
     def _take_call(self, event: ev.ToolCallStart) -> None:
         item = self._calls[event.tool_call_id] = self._begin_item("function_call")
