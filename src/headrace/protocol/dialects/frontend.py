@@ -1,5 +1,5 @@
-"""What the protocols of front ends share: options of our own request that an application puts beside a conversation, and checks that name
-the field which is wrong.
+"""What the protocols of front ends share: options of our own request that an application puts beside a conversation, checks that name the
+field which is wrong, and our structs as JavaScript writes them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol import events as ev
 from headrace.protocol.lenient import DEPTH_MAX
 from headrace.protocol.request import ChatRequest
 
@@ -101,3 +102,19 @@ def shown(value: Any) -> str:
 def bounded(said: str) -> str:
     """What is repeated is of the caller's making, and may be as long as its body."""
     return said if len(said) <= _SAID_CHARACTERS_MAX else said[:_SAID_CHARACTERS_MAX] + "…"
+
+
+def camel(struct: msgspec.Struct, *left_out: str) -> dict[str, Any]:
+    """Return the fields that have something to tell, named as JavaScript does."""
+    fields = ((name, getattr(struct, name)) for name in struct.__struct_fields__ if name not in left_out)
+    return {_camel_name(name): value for name, value in fields if value is not None}
+
+
+def metrics(terminal: ev.StreamEnd | ev.Error) -> dict[str, Any]:
+    """Return how the stream went, without what is too much for a message that is kept: the times of every token, and distributions."""
+    return {} if terminal.metrics is None else {"metrics": camel(terminal.metrics, "arrivals", "itl_ingress_ms", "itl_egress_ms")}
+
+
+def _camel_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 from headrace.protocol import events as ev
+from headrace.protocol.dialects.frontend import camel, metrics
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.sse import DONE
 from headrace.protocol.surface import SurfaceRequest
@@ -44,7 +45,6 @@ _FINISH_REASONS: dict[ev.FinishReason, str] = {
     "refusal": "content-filter",
     "pause": "other",
 }
-_METRICS_LEFT_OUT = frozenset({"arrivals", "itl_ingress_ms", "itl_egress_ms"})
 
 
 class UIMessageStream(Encoding):
@@ -116,7 +116,7 @@ class UIMessageStream(Encoding):
             self._send({"type": "start-step"})
         for index in list(self._parts):
             self._close(index)
-        self._send({"type": "data-gap", "data": _camel(event, "seq")})
+        self._send({"type": "data-gap", "data": camel(event, "seq")})
 
     def _reset(self, event: ev.Reset) -> None:
         self._send({"type": "reset-step"})
@@ -137,7 +137,7 @@ class UIMessageStream(Encoding):
     def _error(self, event: ev.Error) -> None:
         """The last chunk ends the reader's stream with an exception, so everything else stands before it."""
         self._send_broken()
-        self._send_transient("error", _camel(event, "seq", "usage", "metrics"))
+        self._send_transient("error", camel(event, "seq", "usage", "metrics"))
         self._send({"type": "message-metadata", "messageMetadata": {"finishReason": "error"} | _totals(event)})
         self._send({"type": "error", "errorText": event.message})
 
@@ -243,13 +243,13 @@ class UIMessageStream(Encoding):
         self._send(chunk | {"transient": True} if event.transient else chunk)
 
     def _queue(self, event: ev.Queue) -> None:
-        self._send_transient("queue", _camel(event, "seq"))
+        self._send_transient("queue", camel(event, "seq"))
 
     def _notice(self, event: ev.Notice) -> None:
-        self._send_transient("notice", _camel(event, "seq"))
+        self._send_transient("notice", camel(event, "seq"))
 
     def _usage(self, event: ev.Usage) -> None:
-        self._send_transient("usage", _camel(event, "seq"))
+        self._send_transient("usage", camel(event, "seq"))
 
     def _send_transient(self, name: str, data: dict[str, Any]) -> None:
         self._send({"type": f"data-{name}", "data": data, "transient": True})
@@ -274,20 +274,4 @@ def _continued_message(body: dict[str, Any]) -> str | None:
 
 
 def _totals(event: ev.StreamEnd | ev.Error) -> dict[str, Any]:
-    totals: dict[str, Any] = {}
-    if event.usage is not None:
-        totals["usage"] = _camel(event.usage)
-    if event.metrics is not None:
-        totals["metrics"] = _camel(event.metrics, *_METRICS_LEFT_OUT)
-    return totals
-
-
-def _camel(struct: msgspec.Struct, *left_out: str) -> dict[str, Any]:
-    """Return the fields that have something to tell, named as JavaScript does."""
-    fields = ((name, getattr(struct, name)) for name in struct.__struct_fields__ if name not in left_out)
-    return {_camel_name(name): value for name, value in fields if value is not None}
-
-
-def _camel_name(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return ({} if event.usage is None else {"usage": camel(event.usage)}) | metrics(event)
