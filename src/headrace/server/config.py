@@ -55,7 +55,10 @@ class ServerConfig(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ProviderConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`vendor` stands for the quirks that are known of one; `quirks` stand above them."""
+
     dialect: str
+    vendor: str | None = None
     base_url: str
     api_key: str | None = None
     passthrough: bool = False
@@ -159,11 +162,14 @@ _SECTIONS: dict[str, type[Struct]] = {
 }
 _KEYS_OF_PROVIDERS = {
     "openai": ("OPENAI_API_KEY", "openai_chat", "https://api.openai.com/v1"),
+    "openai-responses": ("OPENAI_API_KEY", "openai_responses", "https://api.openai.com/v1"),
     "anthropic": ("ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com"),
+    "gemini": ("GEMINI_API_KEY", "gemini", "https://generativelanguage.googleapis.com/v1beta"),
     "openrouter": ("OPENROUTER_API_KEY", "openai_chat", "https://openrouter.ai/api/v1"),
     "groq": ("GROQ_API_KEY", "openai_chat", "https://api.groq.com/openai/v1"),
     "mistral": ("MISTRAL_API_KEY", "openai_chat", "https://api.mistral.ai/v1"),
     "deepseek": ("DEEPSEEK_API_KEY", "openai_chat", "https://api.deepseek.com/v1"),
+    "xai": ("XAI_API_KEY", "openai_chat", "https://api.x.ai/v1"),
 }
 
 
@@ -263,21 +269,21 @@ class Catalogue:
         named = [(f"{name}/{model}", name) for name, p in self.config.providers.items() for model in p.models]
         return [*((alias, "headrace") for alias in self.config.models), *named]
 
-    def route(self, model: str | None, chat: Callable[[], ChatRequest]) -> list[Target]:
+    def route(self, model: str | None, chat: Callable[[], ChatRequest], dialect: str | None = None) -> list[Target]:
         """Return what `model` stands for in this request: short turns may have a model of their own, with the others behind it.
 
         Raises:
             UnknownModel: nothing has that name.
         """
+        usual = self.targets(model, dialect)
         alias = self.config.models.get(model or self.default_model())
         rule = alias.short_turns if alias is not None else None
-        usual = self.targets(model)
         if rule is None or not routing.is_short(chat, rule.characters_max):
             return usual
         return [*(self._target(target) for target in rule.targets), *usual]
 
-    def targets(self, model: str | None) -> list[Target]:
-        """Return what `model` stands for: an alias' list, or one target.
+    def targets(self, model: str | None, dialect: str | None = None) -> list[Target]:
+        """Return what `model` stands for: an alias' list, or one target. `dialect`: that of the caller, whose providers come first.
 
         Raises:
             UnknownModel: nothing has that name.
@@ -286,9 +292,9 @@ class Catalogue:
         alias = self.config.models.get(model)
         if alias is not None:
             return [self._target(target) for target in alias.targets]
-        return [self._target(model)]
+        return [self._target(model, dialect)]
 
-    def _target(self, model: str) -> Target:
+    def _target(self, model: str, dialect: str | None = None) -> Target:
         name, slash, rest = model.partition("/")
         provider = self.providers.get(name) if slash and rest else None
         if provider is not None:
@@ -296,9 +302,16 @@ class Catalogue:
                 return Target(provider, rest)
         elif model in self._bare:
             return Target(self._bare[model], model)
-        elif len(self._takes_any) == 1:
-            return Target(self._takes_any[0], model)
+        elif (taker := self._taker(dialect)) is not None:
+            return Target(taker, model)
         raise UnknownModel(f"There is no model {model[:120]!r}.{self._suggest(model)}", field="model")
+
+    def _taker(self, dialect: str | None) -> Provider | None:
+        """Return the provider that takes a bare name which nobody lists: the first that speaks the caller's dialect, or the only one."""
+        own = [provider for provider in self._takes_any if provider.dialect.name == dialect]
+        if own:
+            return own[0]
+        return self._takes_any[0] if len(self._takes_any) == 1 else None
 
     def _check(self, model: str, where: str) -> None:
         try:
@@ -319,6 +332,7 @@ def _provider(name: str, config: ProviderConfig) -> Provider:
         dialect = dialects.load(config.dialect)
     except KeyError as error:
         raise ConfigError(f"providers.{name}.dialect: {error.args[0]}.") from None
+    quirks = _quirks(name, config, dialect)
     try:
         origin, prefix = parse_base_url(config.base_url, config.ca_file)
     except ConfigError as error:
@@ -335,10 +349,24 @@ def _provider(name: str, config: ProviderConfig) -> Provider:
         prefix,
         api_key=config.api_key,
         headers=config.headers,
-        quirks=config.quirks,
+        quirks=quirks,
         passthrough=config.passthrough,
         line=Line(config.concurrency, config.queue_max),
     )
+
+
+def _quirks(name: str, config: ProviderConfig, dialect: dialects.Dialect) -> dict[str, object]:
+    """Return what this provider wants differently."""
+    vendor = config.vendor
+    if vendor is not None and vendor not in dialect.vendors:
+        known = f"there are {', '.join(sorted(dialect.vendors))}" if dialect.vendors else f"the dialect {dialect.name} needs none"
+        raise ConfigError(f"providers.{name}.vendor: {vendor!r} is not known; {known}.")
+    for quirk in config.quirks:
+        if quirk not in dialect.quirks:
+            close = difflib.get_close_matches(quirk, sorted(dialect.quirks), n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(sorted(dialect.quirks))}."
+            raise ConfigError(f"providers.{name}.quirks.{quirk}: the dialect {dialect.name} knows no such quirk. {hint}")
+    return {**(dialect.vendors[vendor] if vendor is not None else {}), **config.quirks}
 
 
 def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -349,7 +377,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
             "base_url": url,
             "api_key": f"env:{variable}",
             "passthrough": True,
-            "quirks": {"max_tokens_field": "max_completion_tokens"} if name == "openai" else {},
+            **({"vendor": name} if dialect == "openai_chat" else {}),
         }
         for name, (variable, dialect, url) in _KEYS_OF_PROVIDERS.items()
         if environ.get(variable)

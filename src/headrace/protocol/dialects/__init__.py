@@ -67,6 +67,8 @@ class Dialect(NamedTuple):
     Attributes:
         build_request: `(request, model, quirks)` to what is sent. Raises `BadRequest`, whose `field` is in our words.
         forward_request: the same from a body that is in this dialect already, which keeps whatever we do not know.
+        quirks: the names of all that vendors may want differently.
+        vendors: the quirks of vendors that are known.
         new_decoder: a decoder for one answer.
         auth_headers: the headers that carry the provider's key.
         error_message: what a body that is no stream says, fit to be shown.
@@ -78,6 +80,8 @@ class Dialect(NamedTuple):
     auth_headers: Callable[[str], dict[str, str]]
     error_message: Callable[[bytes], str | None]
     forward_request: Callable[[dict[str, Any], str, Mapping[str, object]], UpstreamRequest]
+    quirks: frozenset[str]
+    vendors: Mapping[str, Mapping[str, object]] = {}
 
 
 def load(name: str) -> Dialect:

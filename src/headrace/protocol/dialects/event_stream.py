@@ -68,15 +68,13 @@ class EventStreamDecoder(ABC):
     def finish(self) -> list[ev.Event]:
         """Return what the end of the body means.
 
-        An event that lacks only its blank line is taken: its data tell whether they are whole.
+        An event that lacks only its blank line is taken: its data tell whether they are whole. It is no frame that others would see.
         """
         if self.finished:
             return []
         try:
             for event in self._sse.feed(b"\n\n"):
                 if event.data.startswith(b"[DONE]") or is_json(event.data):
-                    if self.frames is not None:
-                        self.frames.append(event)
                     self._take(event)
             self._sse.finish()
         except RemoteProtocolError:

@@ -57,7 +57,7 @@ class SurfaceEndpoint(Endpoint):
         request = self.request(body, headers)
         stream = relay.streams.create(
             request,
-            relay.catalogue.route(_model(body), request.chat),
+            relay.catalogue.route(_model(body), request.chat, request.dialect),
             user=relay.user(scope),
             request_id=request_id(headers),
             received_at=received_at,

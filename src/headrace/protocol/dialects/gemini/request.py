@@ -68,6 +68,8 @@ _EMPTY_OBJECT = frozenset({"type", "properties", "required", "additionalProperti
 
 _Role: TypeAlias = Literal["user", "model"]
 
+QUIRKS = frozenset(("path", "thinking", "tool_schema", "call_ids", "call_signature", "extra_body", "line_bytes_max"))
+
 
 def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
     """Return the request for `model`.

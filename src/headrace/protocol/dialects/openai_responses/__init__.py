@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.protocol.dialects import Dialect
 from headrace.protocol.dialects.openai_responses.decode import OpenAIResponsesDecoder
-from headrace.protocol.dialects.openai_responses.request import auth_headers, build_request, forward_request
+from headrace.protocol.dialects.openai_responses.request import QUIRKS, auth_headers, build_request, forward_request
 from headrace.protocol.provider_error import body_message
 
 DIALECT = Dialect(
@@ -14,4 +14,5 @@ DIALECT = Dialect(
     auth_headers=auth_headers,
     error_message=body_message,
     forward_request=forward_request,
+    quirks=QUIRKS,
 )

@@ -47,6 +47,20 @@ _encode = msgspec.json.Encoder().encode
 # The least budget of tokens that each effort stands for, from the greatest down.
 _EFFORTS = ((8192, "high"), (2048, "medium"), (0, "low"))
 
+QUIRKS = frozenset(
+    (
+        "store",
+        "encrypted_reasoning",
+        "reasoning_effort",
+        "reasoning_summary",
+        "system_role",
+        "send_metadata",
+        "extra_body",
+        "path",
+        "line_bytes_max",
+    )
+)
+
 
 def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
     """Return the request for `model`.
