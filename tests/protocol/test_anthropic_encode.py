@@ -381,6 +381,38 @@ def test_how_events_are_grouped_changes_nothing(draw: st.DataObject) -> None:
     assert said == told(*events[1:])
 
 
+@given(st.lists(st.tuples(st.sampled_from(["text", "thinking", "call"]), st.lists(st.text(min_size=1), min_size=1)), max_size=5), st.data())
+def test_blocks_that_are_open_side_by_side_come_whole_and_one_after_the_other(
+    blocks: list[tuple[str, list[str]]], draw: st.DataObject
+) -> None:
+    queues: list[list[ev.Event]] = []
+    for index, (kind, parts) in enumerate(blocks):
+        if kind == "text":
+            queues.append(text(index, *parts))
+        elif kind == "thinking":
+            fragments = [ev.Thinking(index=index, text=part, kind="raw") for part in parts]
+            queues.append([*fragments, ev.BlockEnd(index=index, kind="thinking")])
+        else:
+            id = f"call_{index}"
+            queues.append([call_start(index, id), *(fragment(id, part) for part in parts), *call_end(index, id)])
+    mixed: list[ev.Event] = []
+    while any(queues):
+        mixed.append(draw.draw(st.sampled_from([queue for queue in queues if queue])).pop(0))
+    found: list[tuple[str, str]] = []
+    opened: list[int] = []
+    for event in frames(told(*mixed, END)):
+        if event["type"] == "content_block_start":
+            opened.append(event["index"])
+            found.append((event["content_block"]["type"], ""))
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == opened[-1]
+            _, said = event["delta"].items()
+            found[-1] = (found[-1][0], found[-1][1] + said[1])
+    assert opened == list(range(len(blocks)))
+    words = {"text": "text", "thinking": "thinking", "call": "tool_use"}
+    assert sorted(found) == sorted((words[kind], "".join(parts)) for kind, parts in blocks)
+
+
 # --- frames of a provider --------------------------------------------------------------------------------------------
 
 
@@ -391,6 +423,24 @@ def test_a_providers_own_frames_reach_the_sdk_as_they_came(name: str, size: int)
     forwarded = Forwarded(*(body[at : at + size] for at in range(0, len(body), size)))
     assert forwarded.body == body
     assert raw_events(forwarded.body) == raw_events(body)
+
+
+_FRAMES = [block + b"\n\n" for name, body in ANTHROPIC.items() if name != "json body" for block in body.split(b"\n\n") if block]
+
+
+@given(st.lists(st.sampled_from(_FRAMES), max_size=15), st.integers(1, 200))
+def test_whatever_a_provider_sends_the_sdk_sees_it_up_to_its_end(blocks: list[bytes], size: int) -> None:
+    body = b"".join(blocks)
+    forwarded = Forwarded(*(body[at : at + size] for at in range(0, len(body), size)))
+    (direct, direct_error), (seen, error) = raw_events(body), raw_events(forwarded.body)
+    assert seen == direct[: len(seen)]
+    if isinstance(forwarded.events[-1], ev.StreamEnd):
+        assert (error, seen[-1]["type"]) == (None, "message_stop")
+    elif any(event["type"] == "message_stop" for event in seen):
+        assert error is None
+    else:
+        assert error is not None
+        assert (len(seen), direct_error) == (len(direct), None) or direct_error is not None
 
 
 def test_a_provider_that_breaks_off_is_said_to_have_done_so() -> None:
