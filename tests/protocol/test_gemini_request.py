@@ -306,12 +306,26 @@ def test_a_lone_signature_belongs_to_the_call_that_follows_it() -> None:
     assert model_parts({"type": "text", "text": "a"}, SIGNATURE, call("a")) == [{"text": "a"}, SIGNED_CALL]
 
 
-@pytest.mark.parametrize(
-    "following", [[], [{"type": "text", "text": "b"}, call("a")], [{"type": "thinking", "text": "unsigned"}, call("a")]]
-)
+def test_a_lone_signature_reaches_the_call_also_over_text() -> None:
+    # Clients of Chat Completions give back all reasoning first, then all text, then all calls.
+    assert model_parts(SIGNATURE, {"type": "text", "text": "a"}, call("a")) == [{"text": "a"}, SIGNED_CALL]
+
+
+def test_signatures_that_stand_together_belong_to_the_calls_in_their_order() -> None:
+    told = model_parts(SIGNATURE, {"type": "thinking", "signature": "Mg=="}, call("a"), call("b"))
+    assert [part.get("thoughtSignature") for part in told] == ["c2ln", "Mg=="]
+
+
+def test_a_thought_that_was_merged_with_the_signature_behind_it_signs_the_first_call() -> None:
+    thought = {"type": "thinking", "text": "hm", "signature": "c2ln"}
+    told = model_parts(thought, call("a"), call("b"))
+    assert told == [SIGNED_CALL, {"functionCall": {"name": "look", "args": {}, "id": "b"}}]
+
+
+@pytest.mark.parametrize("following", [[], [{"type": "text", "text": "b"}], [{"type": "thinking", "text": "unsigned"}]])
 def test_a_lone_signature_without_a_call_is_an_empty_text(following: list[dict[str, Any]]) -> None:
     told = model_parts({"type": "text", "text": "a"}, SIGNATURE, *following)
-    assert told[1] == {"text": "", "thoughtSignature": "c2ln"}
+    assert told[:2] == [{"text": "a"}, {"text": "", "thoughtSignature": "c2ln"}]
     assert all("thoughtSignature" not in part for part in told[2:])
 
 

@@ -2,10 +2,10 @@
 
 https://ai.google.dev/api/generate-content
 
-The model stands in the path, below the base URL (which ends with the API's version, such as `/v1beta`). Two signatures of the last
-answer's parts are put back where they were (see `decode`, note 5): a thinking part that holds only a signature belongs to the call or
-image that follows it at once, and is otherwise an empty text part with that signature. Reasoning that nobody signed is left out, and so
-is reasoning that another provider sealed. `parallel_tool_calls` has no words here and is left out; so is `metadata`.
+The model stands in the path, below the base URL (which ends with the API's version, such as `/v1beta`). Signatures go back where they
+came from (see `decode`, note 5): a thinking part that holds only a signature belongs to the first call or image after it, and is
+otherwise an empty text part with that signature. Reasoning that nobody signed is left out, and so is reasoning that another provider
+sealed. `parallel_tool_calls` has no words here and is left out; so is `metadata`.
 
 The quirks, data of a provider's configuration:
 
@@ -185,26 +185,16 @@ class _Conversation:
 
     def _model_parts(self, message: Message, where: str) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []
-        signature: str | None = None
+        signatures = _signatures(message.parts())
         for position, part in enumerate(message.parts()):
+            signature = signatures.get(position)
             if isinstance(part, ThinkingPart):
-                parts += _signed_text(signature)
-                signature = None
-                if part.text and part.signature:
-                    parts.append({"text": part.text, "thought": True, "thoughtSignature": part.signature})
-                elif part.redacted is None:
-                    signature = part.signature
-                continue
-            shape = self._model_part(part, message, f"{where}[{position}]")
-            if shape is None:
-                continue
-            if "text" in shape:
-                parts += _signed_text(signature)
-            elif signature:
-                shape["thoughtSignature"] = signature
-            signature = None
-            parts.append(shape)
-        parts += _signed_text(signature)
+                if signature and part.text:
+                    parts.append({"text": part.text, "thought": True, "thoughtSignature": signature})
+                elif signature:
+                    parts.append({"text": "", "thoughtSignature": signature})
+            elif (shape := self._model_part(part, message, f"{where}[{position}]")) is not None:
+                parts.append(shape | {"thoughtSignature": signature} if signature else shape)
         self._sign_first_call(parts)
         return parts
 
@@ -242,8 +232,34 @@ class _Conversation:
         return result | {"id": part.tool_call_id} if self._sends_ids else result
 
 
-def _signed_text(signature: str | None) -> list[dict[str, Any]]:
-    return [{"text": "", "thoughtSignature": signature}] if signature else []
+def _signatures(parts: list[Part]) -> dict[int, str]:
+    """Return the position of the part that each signature goes out on.
+
+    A lone signature goes to the first call or image after it that has none. That of a thought is its own; only where a message's first
+    call would have none does it get that one, because some clients give back a thought and the signature behind it as one.
+    """
+    found: dict[int, str] = {}
+    lone: list[int] = []
+    thought: int | None = None
+    first = True
+    for position, part in enumerate(parts):
+        match part:
+            case ThinkingPart(text=text, signature=str(signature), redacted=None) if signature:
+                found[position] = signature
+                if text:
+                    thought = position
+                else:
+                    lone.append(position)
+            case ToolCallPart() | ImagePart():
+                called = isinstance(part, ToolCallPart)
+                if lone:
+                    found[position] = found.pop(lone.pop(0))
+                elif called and first and thought is not None:
+                    found[position] = found.pop(thought)
+                first = first and not called
+            case _:
+                pass
+    return found
 
 
 def _text_only(message: Message, where: str) -> str:
