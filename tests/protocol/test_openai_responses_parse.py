@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from responses_reader import START, STEM, STOP, call, read, request, text, thinking
+from responses_reader import START, STEM, STOP, call, check, read, request, text, thinking
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects import load
@@ -189,6 +189,22 @@ def test_functions_and_the_choice_among_them() -> None:
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "time"}]}
     found = parsed(tools=[TOOL, OTHER], tool_choice=allowed)
     assert (found.tools, found.tool_choice) == (tools[1:], "required")
+
+
+def test_functions_of_a_namespace_go_by_one_name_and_come_back_apart() -> None:
+    group = {"type": "namespace", "name": "crm", "description": "d", "tools": [TOOL, OTHER]}
+    found = parsed(tools=[OTHER, group], tool_choice={"type": "function", "name": "weather", "namespace": "crm"})
+    assert [tool.name for tool in found.tools or []] == ["time", "crm__weather", "crm__time"]
+    assert found.tool_choice == "crm__weather"
+
+    events = [START, *call(0, "call_1", "crm__weather", "{}"), *call(1, "call_2", "time", "{}"), STOP]
+    told = read(ResponsesEncoding(request(tools=[OTHER, group])).encode(events))
+    check(told)
+    output = told[-1]["response"]["output"]
+    assert [(item.get("namespace"), item["name"]) for item in output] == [("crm", "weather"), (None, "time")]
+    again = parsed(input=[{"role": "user", "content": "go"}, *output]).messages[1].parts()
+    assert [part.name for part in again if isinstance(part, ToolCallPart)] == ["crm__weather", "time"]
+    assert refused(tools=[group | {"tools": [{"type": "custom", "name": "x"}]}]).field == "tools[0].tools[0].type"
 
 
 def test_the_form_of_the_answer() -> None:

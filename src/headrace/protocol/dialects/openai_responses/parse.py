@@ -9,7 +9,7 @@ refused. What changes nothing about its meaning is dropped:
   `prompt_cache_retention`, `access_programs`, `stream_options`, `max_tool_calls` (it counts built-in tools only);
 - of `reasoning` all but the effort, of `text` the verbosity, of a tool `strict` and what is not its name, description and parameters;
 - ids and statuses of items, the `phase` of messages, and the `detail` of images;
-- `tool_choice` `allowed_tools` keeps only those tools.
+- `tool_choice` `allowed_tools` keeps only those tools; the description of a namespace.
 
 Items in a row that one turn of the assistant is made of (reasoning, text, calls) become one message, and so do the results of calls that
 stand together: other providers want them so. Reasoning that carries `encrypted_content` goes back as it was told (see `response`,
@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.openai_responses.namespaces import flat_name, name_for_providers
 from headrace.protocol.dialects.openai_responses.response import REDACTED
 from headrace.protocol.lenient import encodable
 from headrace.protocol.request import (
@@ -208,7 +209,8 @@ def _call(item: dict[str, Any], where: str) -> ToolCallPart:
         arguments = None
     if not isinstance(arguments, dict):
         raise BadRequest("The arguments of a call are a JSON object, as text.", field=f"{where}.arguments")
-    return ToolCallPart(tool_call_id=_required(item, "call_id", where), name=_required(item, "name", where), arguments=arguments)
+    name = name_for_providers(item, _required(item, "name", where))
+    return ToolCallPart(tool_call_id=_required(item, "call_id", where), name=name, arguments=arguments)
 
 
 def _call_output(item: dict[str, Any], where: str) -> ToolResultPart:
@@ -235,16 +237,25 @@ def _reasoning(item: dict[str, Any], where: str) -> list[Part]:
 def _tools(body: dict[str, Any]) -> list[Tool]:
     tools: list[Tool] = []
     for where, tool in _list(body.get("tools") or [], "tools"):
-        kind = tool.get("type")
-        if kind != "function":
-            name = kind[:64] if isinstance(kind, str) else "no type"
-            raise BadRequest(f"A tool of type {name} cannot be run here, only functions. {_ONLY_OPENAI}", field=f"{where}.type")
-        name = _required(tool, "name", where)
-        if len(name) > 128:
-            raise BadRequest("A tool's name has at most 128 characters.", field=f"{where}.name")
-        parameters = _get(tool, "parameters", dict, where=where) or {}
-        tools.append(Tool(name=name, description=_get(tool, "description", str, where=where), parameters=parameters))
+        if tool.get("type") == "namespace":
+            namespace = _required(tool, "name", where)
+            tools += [_function(one, at, namespace) for at, one in _list(tool.get("tools") or [], f"{where}.tools")]
+        else:
+            tools.append(_function(tool, where, ""))
     return tools
+
+
+def _function(tool: dict[str, Any], where: str, namespace: str) -> Tool:
+    kind = tool.get("type")
+    if kind != "function":
+        name = kind[:64] if isinstance(kind, str) else "no type"
+        raise BadRequest(f"A tool of type {name} cannot be run here, only functions: leave it out. {_ONLY_OPENAI}", field=f"{where}.type")
+    name = _required(tool, "name", where)
+    name = flat_name(namespace, name) if namespace else name
+    if len(name) > 128:
+        raise BadRequest("A tool's name has at most 128 characters, with its namespace.", field=f"{where}.name")
+    parameters = _get(tool, "parameters", dict, where=where) or {}
+    return Tool(name=name, description=_get(tool, "description", str, where=where), parameters=parameters)
 
 
 def _tool_choice(body: dict[str, Any], tools: list[Tool]) -> tuple[str | None, list[Tool]]:
@@ -253,7 +264,7 @@ def _tool_choice(body: dict[str, Any], tools: list[Tool]) -> tuple[str | None, l
     if choice is None or choice in ("auto", "none", "required"):
         return choice, tools
     if isinstance(choice, dict) and choice.get("type") == "function":
-        return _required(choice, "name", "tool_choice"), tools
+        return name_for_providers(choice, _required(choice, "name", "tool_choice")), tools
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools" and choice.get("mode") in ("auto", "required"):
         names = {tool.get("name") for _, tool in _list(choice.get("tools"), "tool_choice.tools") if isinstance(tool.get("name"), str)}
         allowed = [tool for tool in tools if tool.name in names]

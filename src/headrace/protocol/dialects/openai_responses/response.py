@@ -29,6 +29,7 @@ from msgspec import Raw
 
 from headrace.errors import QueueFull, QueueTimeout, TooManyStreams, UpstreamRateLimited, UpstreamRejected
 from headrace.protocol import events as ev
+from headrace.protocol.dialects.openai_responses.namespaces import grouped_names
 from headrace.protocol.lenient import dicts
 from headrace.protocol.surface import SurfaceRequest
 
@@ -130,7 +131,7 @@ class Part:
 class Item:
     """One item of the output: a message, reasoning, or a call."""
 
-    __slots__ = ("call_id", "id", "index", "kind", "name", "parts", "sealed", "status")
+    __slots__ = ("call_id", "id", "index", "kind", "name", "namespace", "parts", "sealed", "status")
 
     def __init__(self, kind: ItemKind, index: int, stem: str) -> None:
         self.kind: ItemKind = kind
@@ -141,6 +142,7 @@ class Item:
         self.sealed: str | None = None
         self.call_id = ""
         self.name = ""
+        self.namespace: str | None = None
 
     @property
     def busy(self) -> bool:
@@ -162,6 +164,8 @@ class Item:
             case "function_call":
                 arguments = b"".join(part.escaped for part in self.parts)
                 shape |= {"call_id": self.call_id, "name": self.name, "arguments": Raw(b'"%b"' % arguments)}
+                if self.namespace is not None:
+                    shape["namespace"] = self.namespace
         return _json(shape)
 
     def _list(self, place: str) -> list[Raw]:
@@ -272,6 +276,7 @@ class Answer:
     __slots__ = (
         "_calls",
         "_ending",
+        "_grouped",
         "_held",
         "_message",
         "_queued",
@@ -302,6 +307,7 @@ class Answer:
         self.completed_at: int | None = None
         self._request = request
         self._shell = echo(request)
+        self._grouped = grouped_names(request.body.get("tools"))
         self._summaries = request.options.get("reasoning") == "summary"
         self._writer = writer
         self._told: set[str] = set()
@@ -511,7 +517,8 @@ class Answer:
 
     def _take_call(self, event: ev.ToolCallStart) -> None:
         item = self._calls[event.tool_call_id] = self._begin_item("function_call")
-        item.call_id, item.name = event.tool_call_id, event.name
+        item.call_id = event.tool_call_id
+        item.namespace, item.name = self._grouped.get(event.name, (None, event.name))
         self._tell_item(item, "added")
         self._begin_part(item, "arguments")
 
