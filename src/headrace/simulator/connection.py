@@ -9,6 +9,7 @@ from headrace.simulator.ask import Dialect
 from headrace.simulator.gemini import STREAM_PATH, WHOLE_PATH, Gemini, route
 from headrace.simulator.http1 import CONTINUE, BadRequest, Request, RequestReader, response
 from headrace.simulator.openai_chat import OpenAIChat
+from headrace.simulator.openai_responses import OpenAIResponses
 from headrace.simulator.outlet import hang_up
 from headrace.simulator.performance import Performance
 from headrace.simulator.player import Player
@@ -20,6 +21,7 @@ _SEND_BUFFER_BYTES = 64 * 1024
 _PIPELINED_BYTES_MAX = 1024 * 1024
 DIALECTS: Final[dict[str, Dialect]] = {
     "/v1/chat/completions": OpenAIChat(),
+    "/v1/responses": OpenAIResponses(),
     "/v1/messages": Anthropic(),
     STREAM_PATH: Gemini(),
     WHOLE_PATH: Gemini(),

@@ -98,7 +98,7 @@ def stage(scene: Scene) -> Performance:
     """
     script = parse(scene.ask.model)
     if scene.dialect.name not in script.dialects:
-        raise Rejected(400, f"`{script.name}` exists only in the dialect {', '.join(script.dialects)}.")
+        raise Rejected(400, f"`{script.name}` exists only in the dialect {', '.join(sorted(script.dialects))}.")
     played = script.play(scene)
     if isinstance(played, Reply):
         return _reply(script, played)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 FinishReason = Literal["stop", "length", "tool_calls", "refusal", "pause"]
 HangUp = Literal["fin", "rst", "short_chunk"]
-ErrorShape = Literal["openai", "groq", "openrouter", "llama_box", "anthropic", "gemini"]
+ErrorShape = Literal["openai", "groq", "openrouter", "llama_box", "responses", "failed", "anthropic", "gemini"]
 
 
 class _Silent(Struct, frozen=True, gc=False):

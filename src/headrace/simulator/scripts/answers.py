@@ -57,10 +57,10 @@ class Thinking(Script, frozen=True, kw_only=True):
 
 
 class Redacted(Script, frozen=True, kw_only=True):
-    """Reasoning that arrives encrypted (`redacted_thinking`), then an answer."""
+    """Reasoning that arrives encrypted (`redacted_thinking`, `encrypted_content`), then an answer."""
 
     name: ClassVar[str] = "redacted"
-    dialects: ClassVar[frozenset[str]] = frozenset({"anthropic"})
+    dialects: ClassVar[frozenset[str]] = frozenset({"anthropic", "openai_responses"})
 
     def play(self, scene: Scene) -> list[Step]:
         return self.answer([Sealed("RW5jcnlwdGVkIHJlYXNvbmluZyBvZiBhIHNpbXVsYXRlZCBtb2RlbC4" * 3)], self.text(texts.CONCLUSION))

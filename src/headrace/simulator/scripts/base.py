@@ -15,7 +15,7 @@ Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 Cut = Annotated[str, Meta(pattern=r"^(none|random|[1-9][0-9]{0,6})$")]
 FOREVER = float("inf")
-ALL = frozenset({"openai_chat", "anthropic", "gemini"})
+ALL = frozenset({"openai_chat", "openai_responses", "anthropic", "gemini"})
 
 
 class Recording(Struct, frozen=True):
