@@ -26,6 +26,8 @@ class Spoken(NamedTuple):
     whole: bool = True
 
     def request(self, model: str, **more: Any) -> bytes:
+        if self.path == "/api/ag-ui":
+            return json.dumps({**self.body, "forwardedProps": {"model": model}}).encode()
         return json.dumps({**self.body, "model": model, **more}).encode()
 
 
@@ -41,8 +43,15 @@ SPOKEN = {
         False,
     ),
 }
+SPOKEN["ag_ui"] = Spoken(
+    "/api/ag-ui",
+    None,
+    {"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "user", "content": "hi"}], "tools": [], "context": [], "state": {}},
+    b": ping\n",
+    False,
+)
 PROVIDERS = {"p": WIRES["openai_chat"], "a": WIRES["anthropic"]}
-NO_RESUME = [name for name in SPOKEN if name != "ui_chat"]
+NO_RESUME = [name for name, spoken in SPOKEN.items() if spoken.whole]
 surfaces = pytest.mark.parametrize("surface", SPOKEN)
 providers = pytest.mark.parametrize("provider", PROVIDERS)
 
@@ -63,7 +72,7 @@ def said(surface: str, body: bytes) -> str:
     if surface == "ui_chat":
         return body.decode()
     error = json.loads(body)["error"]
-    assert isinstance(error["type"], str)
+    assert isinstance(error["code" if surface == "ag_ui" else "type"], str)
     return str(error["message"])
 
 
@@ -157,7 +166,7 @@ async def test_when_the_first_heartbeat_is_due_the_response_opens_with_it(serve:
     body = await client.body()
 
     assert b"slow down" in body, "what comes too late for a status is said in the stream"
-    assert body.startswith(SPOKEN[surface].heartbeat) or surface in ("responses", "ui_chat")
+    assert body.startswith(SPOKEN[surface].heartbeat) or surface in ("responses", "ui_chat", "ag_ui")
 
 
 async def test_heartbeats_can_be_switched_off(serve: Serve, listener: Listener) -> None:
@@ -233,7 +242,7 @@ async def test_an_answer_that_somebody_stops_is_no_success(relay: Served, listen
 
 @pytest.mark.parametrize("phase", ["headers", *PHASES])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("surface", NO_RESUME)
+@pytest.mark.parametrize("surface", [*NO_RESUME, "ag_ui"])
 @providers
 async def test_leaving_in_any_phase_closes_the_provider(
     relay: Served, listener: Listener, surface: str, provider: str, stream: bool, phase: str
@@ -272,7 +281,6 @@ WRONG = {
     "a list": (b"[]", "object"),
     "a number for a model": (b'{"model":1}', "model"),
     "a word for stream": (b'{"model":"p/m","stream":"yes"}', "stream"),
-    "a model that is not there": (b'{"model":"nobody/m","messages":[]}', "nobody/m"),
     "too deep": (b'{"model":"p/m","x":' + b"[" * 200 + b"]" * 200 + b"}", "nested"),
 }
 
@@ -283,12 +291,34 @@ async def test_a_wrong_request_is_told_what_in_the_caller_s_dialect(relay: Serve
     body, expected = WRONG[name]
     answer = await relay.ask("POST", SPOKEN[surface].path, body)
 
-    if surface == "ui_chat" and "stream" in name:
-        assert answer.status == 400  # it has no messages either
+    if not SPOKEN[surface].whole and ("stream" in name or (surface == "ag_ui" and "model" in name)):
+        assert answer.status == 400  # not for what these protocols do not have, but for messages that are missing
         return
-    assert answer.status == (404 if "not there" in name else 400)
+    assert answer.status == 400
     assert expected in said(surface, answer.body)
     assert relay.relay.streams.running == 0
+
+
+@surfaces
+async def test_a_model_that_is_not_there_is_a_404_that_names_those_that_are(serve: Serve, surface: str) -> None:
+    relay = await serve(passthrough=False)
+    spoken = SPOKEN[surface]
+    answer = await relay.ask("POST", spoken.path, spoken.request("fsat"))
+
+    assert answer.status == 404
+    assert "Did you mean 'fast'?" in said(surface, answer.body)
+
+
+@pytest.mark.parametrize(("surface", "provider"), [("chat_completions", "p"), ("messages", "a")])
+async def test_a_bare_name_goes_to_the_provider_that_speaks_the_caller_s_dialect(
+    relay: Served, listener: Listener, surface: str, provider: str
+) -> None:
+    spoken = SPOKEN[surface]
+    client = await relay.start("POST", spoken.path, spoken.request("some-model", stream=True))
+    peer = await listener.accept()
+    assert b'"model":"some-model"' in await peer.request()
+    peer.send(head(CHUNKED), chunk(PROVIDERS[provider].whole), LAST_CHUNK)
+    assert (await client.answer()).status == 200
 
 
 async def test_what_another_dialect_cannot_say_is_refused_by_name(relay: Served) -> None:

@@ -21,6 +21,7 @@ from headrace.server.config import Config, load
 from headrace.server.endpoint import Endpoint
 from headrace.server.relay import Relay
 from headrace.server.surfaces import models, responses, ui_chat
+from headrace.server.surfaces.ag_ui import AGUI
 from headrace.server.surfaces.chat_completions import ChatCompletions
 from headrace.server.surfaces.messages import Messages
 
@@ -87,7 +88,7 @@ def create_app(config: Config | None = None) -> FastAPI:
     )
     app.state.relay = relay
     app.state.ui_chat, app.state.responses = ui_chat.UIChat(relay), responses.Responses(relay)
-    endpoints = [native.ChatStream(relay), ChatCompletions(relay), Messages(relay), app.state.responses, app.state.ui_chat]
+    endpoints = [native.ChatStream(relay), ChatCompletions(relay), Messages(relay), app.state.responses, app.state.ui_chat, AGUI(relay)]
     app.mount_short_ways(endpoints, native.Cancel(relay))
     for router in (native.router, models.router, responses.router, ui_chat.router):
         app.include_router(router)

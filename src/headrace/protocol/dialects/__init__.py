@@ -18,7 +18,7 @@ from headrace.protocol.sse import SSEEvent
 from headrace.protocol.surface import Surface
 
 PROVIDERS = ("anthropic", "gemini", "openai_chat", "openai_responses")
-CLIENTS = ("ai_sdk", "anthropic", "openai_chat", "openai_responses")
+CLIENTS = ("ag_ui", "ai_sdk", "anthropic", "openai_chat", "openai_responses")
 
 
 class Decoder(Protocol):

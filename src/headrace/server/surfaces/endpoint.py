@@ -57,7 +57,7 @@ class SurfaceEndpoint(Endpoint):
         request = self.request(body, headers)
         stream = relay.streams.create(
             request,
-            relay.catalogue.route(_model(body), request.chat, request.dialect),
+            relay.catalogue.route(self.model(body), request.chat, request.dialect),
             user=relay.user(scope),
             request_id=request_id(headers),
             received_at=received_at,
@@ -71,6 +71,13 @@ class SurfaceEndpoint(Endpoint):
         given = ((name, headers.get(name.encode())) for name in self.surface.headers)
         passed = {name: value.decode("latin-1") for name, value in given if value is not None}
         return SurfaceRequest(self.surface, body, created=int(time.time()), headers=passed, options=self.options, **options)
+
+    def model(self, body: Mapping[str, Any]) -> str | None:
+        """Return the name of the model that the body asks for."""
+        model = body.get("model")
+        if model is not None and (not isinstance(model, str) or not 0 < len(model) <= 512):
+            raise BadRequest("model: the name of a model, of 1 to 512 characters.", field="model")
+        return model
 
     def answer(self, request: SurfaceRequest, stream: Stream, scope: Scope) -> Response:
         """Return the response that carries the answer, or fails as the answer does."""
@@ -120,10 +127,3 @@ def _own_words(error: HeadraceError, stream: Stream | None) -> ErrorReply | None
     if error.provider_body is None or error.provider_status is None or stream.target.provider.dialect.name != stream.request.dialect:
         return None
     return ErrorReply(error.provider_status, error.provider_body)
-
-
-def _model(body: Mapping[str, Any]) -> str | None:
-    model = body.get("model")
-    if model is not None and (not isinstance(model, str) or not 0 < len(model) <= 512):
-        raise BadRequest("model: the name of a model, of 1 to 512 characters.", field="model")
-    return model
