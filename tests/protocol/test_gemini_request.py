@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from provider_streams import response
+from provider_streams import START, function_call, response
 
 from headrace.errors import BadRequest, LocalProtocolError
 from headrace.protocol.accumulate import Accumulator
-from headrace.protocol.dialects import load
+from headrace.protocol.dialects import load, surface
 from headrace.protocol.dialects.gemini.schema import cleaned
 from headrace.protocol.request import ChatRequest
+from headrace.protocol.surface import SurfaceRequest
 
 DIALECT = load("gemini")
 USER = {"role": "user", "content": "Hi"}
@@ -362,6 +363,50 @@ def as_part(block: Any) -> dict[str, Any]:
     if block.kind == "thinking":
         return {"type": "thinking", "text": block.text, "signature": block.signature}
     return {"type": "text", "text": block.text}
+
+
+SPOKEN = [
+    response({"text": "Hm.", "thought": True}),
+    response({"text": "I will look."}),
+    response(function_call(args={}, id="a") | {"thoughtSignature": "c2ln"}, function_call("stop", args={}, id="b")),
+    response({"text": ""}, finish="STOP"),
+]
+
+
+def said_to(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a client's request in that protocol and the whole answer that it gets to `SPOKEN`."""
+    body: dict[str, Any] = (
+        {"model": "x", "input": "Hi"} if name == "openai_responses" else {"model": "x", "messages": [USER], "max_tokens": 9}
+    )
+    told = surface(name)
+    assert told.new_reply is not None
+    reply = told.new_reply(SurfaceRequest(told, body, created=0))
+    decoder = DIALECT.new_decoder({})
+    for seq, event in enumerate([START, *decoder.feed(b"".join(SPOKEN)), *decoder.finish()], 1):
+        reply.encode([msgspec.structs.replace(event, seq=seq)])
+    return body, msgspec.json.decode(reply.body())
+
+
+def asked_by(name: str, body: dict[str, Any], turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    key = "input" if name == "openai_responses" else "messages"
+    told = surface(name)
+    upstream = SurfaceRequest(told, body | {key: [USER, *turns]}, created=0).upstream(DIALECT, "gemini-x", {})
+    return msgspec.json.decode(upstream.body)["contents"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["openai_chat", "anthropic", "openai_responses"])
+def test_a_signature_survives_a_client_of_another_dialect(name: str) -> None:
+    body, answer = said_to(name)
+    turns = {
+        "openai_chat": lambda: [choice["message"] for choice in answer["choices"]],
+        "anthropic": lambda: [{"role": "assistant", "content": answer["content"]}],
+        "openai_responses": lambda: answer["output"],
+    }[name]()
+    assert asked_by(name, body, turns)[1]["parts"] == [
+        {"text": "I will look."},
+        SIGNED_CALL,
+        {"functionCall": {"name": "stop", "args": {}, "id": "b"}},
+    ]
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------
