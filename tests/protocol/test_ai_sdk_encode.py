@@ -359,6 +359,11 @@ def test_what_passes_by_is_no_part_of_the_message() -> None:
     ]
 
 
+def test_the_words_of_a_refusal_stay_in_the_message() -> None:
+    done = chat(START, ev.Notice(code="refusal", message="I will not."), end("refusal"))
+    assert done.parts == [STEP, {"type": "data-notice", "data": {"code": "refusal", "message": "I will not."}}]
+
+
 def test_the_applications_data_are_parts_of_the_message() -> None:
     assert chat(START, ev.Data(name="chart", data=[1, 2]), end()).parts == [STEP, {"type": "data-chart", "data": [1, 2]}]
 
@@ -377,6 +382,13 @@ def test_an_answer_to_a_tools_result_goes_on_under_the_same_id() -> None:
     assert chat(START, end(), body={"messages": [asked]}).message_id == "a1"
     assert chat(START, end(), body={"messages": [asked], "trigger": "regenerate-message"}).message_id == "msg_1"
     assert chat(START, end(), body={"messages": [asked, {"id": "u1", "role": "user"}]}).message_id == "msg_1"
+
+
+def test_a_message_that_goes_on_has_no_end_until_it_comes() -> None:
+    asked = {"id": "a1", "role": "assistant", "parts": []}
+    (start, *_) = SSEParser().feed(said(START, end(), body={"messages": [asked]}))
+    assert msgspec.json.decode(start.data)["messageMetadata"] == {"streamId": "st_1", "model": "story", "finishReason": None}
+    assert chat(START, end(), body={"messages": [asked]}).metadata["finishReason"] == "stop"
 
 
 def test_a_reader_who_comes_after_the_end_goes_on_under_the_same_id() -> None:

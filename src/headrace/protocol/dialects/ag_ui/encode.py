@@ -59,25 +59,6 @@ class RunEvents(Encoding):
         self._calls: set[str] = set()
         self._lost: set[str] = set()
         self._out: list[bytes] = []
-        self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
-            ev.StreamStart: self._start,
-            ev.Text: self._text,
-            ev.Thinking: self._thinking,
-            ev.ToolCallStart: self._tool_call_start,
-            ev.ToolCallDelta: self._tool_call_delta,
-            ev.ToolCallComplete: self._tool_call_complete,
-            ev.ToolResult: self._tool_result,
-            ev.BlockEnd: self._block_end,
-            ev.Source: lambda event: self._custom("headrace.source", camel(event, "seq")),
-            ev.Queue: lambda event: self._custom("headrace.queue", camel(event, "seq")),
-            ev.Notice: lambda event: self._custom("headrace.notice", camel(event, "seq")),
-            ev.Usage: lambda event: self._custom("headrace.usage", camel(event, "seq")),
-            ev.Data: lambda event: self._custom(event.name, event.data),
-            ev.Reset: self._reset,
-            ev.Gap: self._gap,
-            ev.StreamEnd: self._stream_end,
-            ev.Error: self._error,
-        }
 
     def encode(self, events: Sequence[ev.Event]) -> bytes:
         out = self._out
@@ -87,9 +68,9 @@ class RunEvents(Encoding):
                 if prefix is not None:
                     out.append(b"%b%b}\n\n" % (prefix, _encode(event.text)))
                     continue
-            handler = self._handlers.get(event.__class__)
+            handler = _HANDLERS.get(event.__class__)
             if handler is not None:
-                handler(event)
+                handler(self, event)
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -273,6 +254,12 @@ class RunEvents(Encoding):
 
     # --- the rest --------------------------------------------------------------------------------------------------
 
+    def _aside(self, event: ev.Source | ev.Queue | ev.Notice | ev.Usage) -> None:
+        self._custom(f"headrace.{event.__struct_config__.tag}", camel(event, "seq"))
+
+    def _data(self, event: ev.Data) -> None:
+        self._custom(event.name, event.data)
+
     def _custom(self, name: str, value: Any) -> None:
         self._send("CUSTOM", name=name, value=value)
 
@@ -282,3 +269,25 @@ class RunEvents(Encoding):
 
 def _string(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+# One table for all readers: bound methods in each would keep it alive until the collector comes.
+_HANDLERS: dict[type[ev.Event], Callable[[RunEvents, Any], None]] = {
+    ev.StreamStart: RunEvents._start,
+    ev.Text: RunEvents._text,
+    ev.Thinking: RunEvents._thinking,
+    ev.ToolCallStart: RunEvents._tool_call_start,
+    ev.ToolCallDelta: RunEvents._tool_call_delta,
+    ev.ToolCallComplete: RunEvents._tool_call_complete,
+    ev.ToolResult: RunEvents._tool_result,
+    ev.BlockEnd: RunEvents._block_end,
+    ev.Source: RunEvents._aside,
+    ev.Queue: RunEvents._aside,
+    ev.Notice: RunEvents._aside,
+    ev.Usage: RunEvents._aside,
+    ev.Data: RunEvents._data,
+    ev.Reset: RunEvents._reset,
+    ev.Gap: RunEvents._gap,
+    ev.StreamEnd: RunEvents._stream_end,
+    ev.Error: RunEvents._error,
+}

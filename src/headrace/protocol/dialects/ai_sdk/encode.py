@@ -4,7 +4,7 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol
 
 `useChat` gives up on a chunk whose type it does not know, so only types of the protocol are ever sent. What it has none for goes out as
 `data-` chunks: `data-queue`, `data-notice`, `data-usage` and `data-error`, which are transient (they reach `onData` and are no part
-of the message), and `data-gap`, which stays in the message where something is missing.
+of the message), `data-gap`, which stays in the message where something is missing, and the notice with a refusal's words, which stays too.
 
 A reader that resumes reads everything again from the start and puts it together anew. So ids come from nothing but the events: two
 readers get the same ones, whatever was merged for the one that came late.
@@ -65,25 +65,6 @@ class UIMessageStream(Encoding):
         # Calls with broken arguments, until it is known that nobody stopped them.
         self._broken: list[ev.ToolCallComplete] = []
         self._out: list[bytes] = []
-        self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
-            ev.StreamStart: self._start,
-            ev.Text: self._text,
-            ev.Thinking: self._thinking,
-            ev.ToolCallStart: self._tool_call_start,
-            ev.ToolCallDelta: self._tool_call_delta,
-            ev.ToolCallComplete: self._tool_call_complete,
-            ev.ToolResult: self._tool_result,
-            ev.BlockEnd: self._block_end,
-            ev.Source: self._source,
-            ev.Data: self._data,
-            ev.Queue: self._queue,
-            ev.Notice: self._notice,
-            ev.Usage: self._usage,
-            ev.Reset: self._reset,
-            ev.Gap: self._gap,
-            ev.StreamEnd: self._stream_end,
-            ev.Error: self._error,
-        }
 
     def encode(self, events: Sequence[ev.Event]) -> bytes:
         out = self._out
@@ -93,9 +74,9 @@ class UIMessageStream(Encoding):
                 if prefix is not None:
                     out.append(b"%b%b}\n\n" % (prefix, _encode(event.text)))
                     continue
-            handler = self._handlers.get(event.__class__)
+            handler = _HANDLERS.get(event.__class__)
             if handler is not None:
-                handler(event)
+                handler(self, event)
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -103,8 +84,11 @@ class UIMessageStream(Encoding):
     # --- the message -----------------------------------------------------------------------------------------------
 
     def _start(self, event: ev.StreamStart) -> None:
+        """A message that goes on has an end already, that of its part before: it is taken back, so that none means none."""
         self._started = True
-        metadata = {"streamId": event.stream_id, "model": event.model}
+        metadata: dict[str, Any] = {"streamId": event.stream_id, "model": event.model}
+        if self._message_id:
+            metadata["finishReason"] = None
         self._send({"type": "start", "messageId": self._message_id or event.message_id, "messageMetadata": metadata})
         self._send({"type": "start-step"})
 
@@ -246,7 +230,11 @@ class UIMessageStream(Encoding):
         self._send_transient("queue", camel(event, "seq"))
 
     def _notice(self, event: ev.Notice) -> None:
-        self._send_transient("notice", camel(event, "seq"))
+        """A refusal's words are all that there is of such an answer, so they stay."""
+        if event.code == "refusal":
+            self._send({"type": "data-notice", "data": camel(event, "seq")})
+        else:
+            self._send_transient("notice", camel(event, "seq"))
 
     def _usage(self, event: ev.Usage) -> None:
         self._send_transient("usage", camel(event, "seq"))
@@ -275,3 +263,25 @@ def _continued_message(body: dict[str, Any]) -> str | None:
 
 def _totals(event: ev.StreamEnd | ev.Error) -> dict[str, Any]:
     return ({} if event.usage is None else {"usage": camel(event.usage)}) | metrics(event)
+
+
+# One table for all readers: bound methods in each would keep it alive until the collector comes.
+_HANDLERS: dict[type[ev.Event], Callable[[UIMessageStream, Any], None]] = {
+    ev.StreamStart: UIMessageStream._start,
+    ev.Text: UIMessageStream._text,
+    ev.Thinking: UIMessageStream._thinking,
+    ev.ToolCallStart: UIMessageStream._tool_call_start,
+    ev.ToolCallDelta: UIMessageStream._tool_call_delta,
+    ev.ToolCallComplete: UIMessageStream._tool_call_complete,
+    ev.ToolResult: UIMessageStream._tool_result,
+    ev.BlockEnd: UIMessageStream._block_end,
+    ev.Source: UIMessageStream._source,
+    ev.Data: UIMessageStream._data,
+    ev.Queue: UIMessageStream._queue,
+    ev.Notice: UIMessageStream._notice,
+    ev.Usage: UIMessageStream._usage,
+    ev.Reset: UIMessageStream._reset,
+    ev.Gap: UIMessageStream._gap,
+    ev.StreamEnd: UIMessageStream._stream_end,
+    ev.Error: UIMessageStream._error,
+}
