@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from provider_streams import ANTHROPIC, OPENAI_CHAT, decode
+from pydantic import BaseModel
 from responses_reader import BROKEN, START, STEM, STOP, USAGE, call, check, check_response, client, kinds, read, request, text, thinking
 
 from headrace.protocol import events as ev
 from headrace.protocol.dialects.openai_responses.encode import ResponsesEncoding
+from headrace.protocol.dialects.openai_responses.reply import ResponsesReply
 from headrace.protocol.sse import SSEEvent
 
 CANCELLED = ev.StreamEnd(finish_reason="cancelled", usage=USAGE)
@@ -391,6 +395,25 @@ def test_the_sdk_puts_the_final_response_together() -> None:
     assert [(item.name, item.arguments) for item in response.output if item.type == "function_call"] == [("weather", '{"a":1}')]
 
 
+def test_the_sdk_resumes_after_a_number() -> None:
+    whole = ResponsesEncoding(request()).encode(STREAM)
+    rest = ResponsesEncoding(request(), after=4).encode(STREAM)
+    found = client(rest).responses.retrieve(f"resp_{STEM}", stream=True, starting_after=4)
+    assert [event.sequence_number for event in found] == list(range(5, len(read(whole))))
+
+
+def test_the_sdk_parses_an_answer_of_a_schema() -> None:
+    class Weather(BaseModel):
+        degrees: int
+
+    shape = {"type": "json_schema", "name": "Weather", "schema": Weather.model_json_schema(), "strict": True}
+    asked = request(text={"format": shape})
+    body = ResponsesEncoding(asked).encode([START, *text(0, '{"degrees"', ":22}"), STOP])
+    check(read(body))
+    with client(body).responses.stream(model="swift", input="hi", text_format=Weather) as stream:
+        assert stream.get_final_response().output_parsed == Weather(degrees=22)
+
+
 @pytest.mark.parametrize("end", [BROKEN, CANCELLED])
 def test_the_sdk_never_takes_a_broken_or_stopped_answer_for_a_whole_one(end: ev.Event) -> None:
     body = ResponsesEncoding(request()).encode([START, *text(0, "a"), end])
@@ -521,3 +544,34 @@ def test_a_frame_without_a_number_is_never_skipped() -> None:
 def test_a_provider_without_an_end_of_its_own_gets_the_one_that_was_meant() -> None:
     last = read(forwarded(FRAMES[:5], STOP))[-1]
     assert (last["type"], last["response"]["status"], last["response"]["output"]) == ("response.completed", "completed", [MESSAGE])
+
+
+_FRAME = st.builds(
+    SSEEvent,
+    data=st.binary(max_size=20)
+    | st.dictionaries(
+        st.sampled_from(["type", "sequence_number", "response", "item", "output_index", "delta"]),
+        st.none() | st.integers(-(2**70), 2**70) | st.text(max_size=4) | st.just({"id": 5, "output": 5}) | st.just([{}]),
+    ).map(lambda shape: json.dumps(shape).encode()),
+    event=st.sampled_from(["message", "error", "response.created", "response.output_item.done", "response.output_text.delta"]),
+)
+
+
+@given(st.lists(_FRAME, max_size=6), st.none() | st.integers(-1, 5), st.sampled_from([BROKEN, CANCELLED, STOP]))
+def test_whatever_a_provider_sends_the_stream_goes_on_to_one_end(frames: list[SSEEvent], after: int | None, end: ev.Event) -> None:
+    body = forwarded(frames, end, after=after)
+    if after is None:
+        assert body.count(b"event: response.completed\n") + body.count(b"event: response.failed\n") == 1
+
+
+@pytest.mark.parametrize("make", [ResponsesEncoding, ResponsesReply])
+def test_what_is_let_go_is_freed_at_once(make: type[ResponsesEncoding] | type[ResponsesReply]) -> None:
+    gc.disable()
+    try:
+        encoding = make(request())
+        encoding.encode([START, ev.Text(index=0, text="a"), ev.Source(url="https://a.test/"), *thinking(1, "hm")])
+        gone = weakref.ref(encoding)
+        del encoding
+        assert gone() is None
+    finally:
+        gc.enable()
