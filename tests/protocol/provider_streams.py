@@ -254,10 +254,151 @@ GEMINI: dict[str, bytes] = {
     "nothing": b"",
 }
 
+
+def said(type: str, **fields: Any) -> bytes:
+    """One event of a Responses stream."""
+    return data({"type": type, **fields}, event=type)
+
+
+def created(id: str = "resp_1") -> bytes:
+    return said("response.created", response={"id": id, "status": "in_progress", "output": []})
+
+
+def item_added(index: object, **item: Any) -> bytes:
+    return said("response.output_item.added", output_index=index, item=item)
+
+
+def item_done(index: object, **item: Any) -> bytes:
+    return said("response.output_item.done", output_index=index, item=item)
+
+
+def ended(status: str = "completed", **fields: Any) -> bytes:
+    usage = {"input_tokens": 11, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 3}}
+    return said(f"response.{status}", response={"id": "resp_1", "status": status, "usage": usage, **fields})
+
+
+def text_item(index: int, *texts: str, part: int = 0, **item: Any) -> bytes:
+    """A message with one part, as OpenAI sends it: every text is told four times."""
+    place = {"output_index": index, "content_index": part, "item_id": f"msg_{index}"}
+    whole = {"type": "output_text", "text": "".join(texts), "annotations": []}
+    message = {"type": "message", "id": f"msg_{index}", "role": "assistant", **item}
+    return (
+        item_added(index, **message, status="in_progress", content=[])
+        + said("response.content_part.added", **place, part={**whole, "text": ""})
+        + b"".join(said("response.output_text.delta", **place, delta=text, logprobs=[]) for text in texts)
+        + said("response.output_text.done", **place, text=whole["text"])
+        + said("response.content_part.done", **place, part=whole)
+        + item_done(index, **message, status="completed", content=[whole])
+    )
+
+
+def call_item(index: int, id: str, name: str, *fragments: str, status: str = "completed") -> bytes:
+    shape = {"type": "function_call", "id": f"fc_{index}", "call_id": id, "name": name}
+    whole = "".join(fragments)
+    return (
+        item_added(index, **shape, arguments="")
+        + b"".join(said("response.function_call_arguments.delta", output_index=index, delta=fragment) for fragment in fragments)
+        + said("response.function_call_arguments.done", output_index=index, arguments=whole)
+        + item_done(index, **shape, arguments=whole, status=status)
+    )
+
+
+def summary_item(index: int, *summaries: str, sealed: str | None = "c2VhbGVk") -> bytes:
+    parts = [{"type": "summary_text", "text": text} for text in summaries]
+    return (
+        item_added(index, type="reasoning", id=f"rs_{index}", summary=[], encrypted_content="c2")
+        + b"".join(
+            said("response.reasoning_summary_part.added", output_index=index, summary_index=n, part={**part, "text": ""})
+            + said("response.reasoning_summary_text.delta", output_index=index, summary_index=n, delta=part["text"])
+            + said("response.reasoning_summary_text.done", output_index=index, summary_index=n, text=part["text"])
+            + said("response.reasoning_summary_part.done", output_index=index, summary_index=n, part=part)
+            for n, part in enumerate(parts)
+        )
+        + item_done(index, type="reasoning", id=f"rs_{index}", summary=parts, encrypted_content=sealed)
+    )
+
+
+OPENAI_RESPONSES: dict[str, bytes] = {
+    "text": created() + said("response.in_progress", response={}) + text_item(0, "Hel", "lo 👋", "\n") + ended(),
+    "reasoning, remarks and a call": created()
+    + summary_item(0, "**Plan**", "**Do**")
+    + text_item(1, "I will look.", phase="commentary")
+    + call_item(2, "call_1", "look", '{"q": "Z', 'ürich"}')
+    + ended(),
+    "sealed reasoning": created() + summary_item(0) + text_item(1, "4") + ended() + DONE,
+    "reasoning that ends after the text": created()
+    + item_added(0, type="reasoning", id="rs_tmp_1")
+    + said("response.reasoning_text.delta", output_index=0, item_id="rs_tmp_1", content_index=0, delta="Hm.")
+    + text_item(1, "Yes")
+    + said("response.reasoning_text.done", output_index=0, content_index=0, text="Hm.")
+    + item_done(0, type="reasoning", id="rs_tmp_2", content=[{"type": "reasoning_text", "text": "Hm."}])
+    + ended(),
+    "ids that change": created()
+    + item_added(0, type="function_call", id="a1", call_id="call_1", name="look", arguments="")
+    + said("response.function_call_arguments.delta", output_index=0, item_id="a2", delta='{"a"')
+    + said("response.function_call_arguments.delta", output_index=0, item_id="a3", delta=":1}")
+    + item_done(0, type="function_call", id="a4", call_id="call_1", name="look", arguments='{"a":1}')
+    + item_added(1, type="message", id="b1", content=[])
+    + said("response.output_text.delta", output_index=1, item_id="b2", content_index=0, delta="ok")
+    + item_done(1, type="message", id="b3", content=[{"type": "output_text", "text": "ok"}])
+    + ended(),
+    "calls that alternate": created()
+    + item_added(0, type="function_call", call_id="call_0", name="one", arguments="")
+    + item_added(1, type="function_call", call_id="call_0", name="two", arguments="")
+    + said("response.function_call_arguments.delta", output_index=1, delta='{"b":')
+    + said("response.function_call_arguments.delta", output_index=0, delta="{}")
+    + said("response.function_call_arguments.delta", output_index=1, delta="2}")
+    + ended(),
+    "only finished items": created()
+    + item_done(0, type="reasoning", id="rs_0", summary=[{"type": "summary_text", "text": "Hm"}], encrypted_content="c2VhbGVk")
+    + item_done(1, type="message", id="msg_1", content=[{"type": "output_text", "text": "Yes"}])
+    + item_done(2, type="function_call", call_id="call_2", name="look", arguments='{"a":1}')
+    + ended(),
+    "only the response": ended(output=[{"type": "message", "content": [{"type": "output_text", "text": "all at once"}]}]),
+    "tools of the provider": created()
+    + item_added(0, type="web_search_call", id="ws_0", status="in_progress")
+    + said("response.web_search_call.searching", output_index=0, item_id="ws_0")
+    + item_done(0, type="web_search_call", id="ws_0", status="completed", action={"type": "search", "query": "x"})
+    + item_added(1, type="message", id="msg_1", content=[])
+    + said("response.output_text.delta", output_index=1, content_index=0, delta="Found.")
+    + said(
+        "response.output_text.annotation.added",
+        output_index=1,
+        content_index=0,
+        annotation={"type": "url_citation", "url": "https://a.example/", "title": "A", "start_index": 0, "end_index": 6},
+    )
+    + ended(),
+    "refusal": created()
+    + item_added(0, type="message", content=[])
+    + said("response.refusal.delta", output_index=0, content_index=0, delta="I can")
+    + said("response.refusal.delta", output_index=0, content_index=0, delta="not.")
+    + said("response.refusal.done", output_index=0, content_index=0, refusal="I cannot.")
+    + item_done(0, type="message", content=[{"type": "refusal", "refusal": "I cannot."}])
+    + ended(),
+    "length in arguments": created()
+    + call_item(0, "call_1", "make", '{"lines": ["a', status="incomplete")
+    + ended("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+    "error, then failed": created()
+    + text_item(0, "Hel")
+    + said("error", code="server_error", message="boom", param=None)
+    + ended("failed", error={"code": "server_error", "message": "boom"}),
+    "failed": created() + ended("failed", error={"code": "rate_limit_exceeded", "message": "Slow down"}),
+    "spliced": created() + text_item(0, "one") + created("resp_2") + text_item(0, "two") + ended(),
+    "cut": created() + text_item(0, "Hel") + DONE,
+    "split surrogates": created()
+    + b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"a\\ud83d"}\n\n'
+    + b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"\\ude00b"}\n\n'
+    + ended(),
+    "json body": b'{"error": {"message": "Bad model", "type": "invalid_request_error"}}',
+    "nothing": b"",
+}
+
+
 STREAMS = [("openai_chat", name, body) for name, body in OPENAI_CHAT.items()] + [
     ("anthropic", name, body) for name, body in ANTHROPIC.items()
 ]
 STREAMS += [("gemini", name, body) for name, body in GEMINI.items()]
+STREAMS += [("openai_responses", name, body) for name, body in OPENAI_RESPONSES.items()]
 IDS = [f"{dialect}: {name}" for dialect, name, _ in STREAMS]
 
 

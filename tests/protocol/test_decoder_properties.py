@@ -13,7 +13,22 @@ from hypothesis import strategies as st
 from headrace.protocol import events as ev
 from headrace.protocol.dialects import load
 
-DIALECTS = ("openai_chat", "anthropic", "gemini")
+DIALECTS = ("openai_chat", "anthropic", "gemini", "openai_responses")
+EVENT_TYPES = (
+    "response.created",
+    "response.output_item.added",
+    "response.output_item.done",
+    "response.content_part.done",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.output_text.annotation.added",
+    "response.refusal.delta",
+    "response.reasoning_text.delta",
+    "response.reasoning_summary_text.delta",
+    "response.reasoning_summary_text.done",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+)
 FRAMES = {dialect: [] for dialect in DIALECTS}  # type: dict[str, list[bytes]]
 for _dialect, _name, _body in streams.STREAMS:
     FRAMES[_dialect] += streams.frames(_body)
@@ -210,6 +225,61 @@ RESPONSES = st.fixed_dictionaries(
     },
 )
 
+ITEM_TYPES = st.sampled_from(("message", "reasoning", "function_call", "custom_tool_call", "web_search_call")) | JSON
+ITEM_PARTS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(("output_text", "refusal", "reasoning_text", "summary_text", "hologram")) | JSON},
+        optional={
+            "text": st.text(max_size=4) | JSON,
+            "refusal": JSON,
+            "annotations": st.lists(objects("type", "url", "title"), max_size=2),
+        },
+    ),
+    max_size=3,
+)
+ITEMS = st.fixed_dictionaries(
+    {"type": ITEM_TYPES},
+    optional={
+        "id": st.sampled_from(("a", "b")) | JSON,
+        "call_id": st.sampled_from(("a", "b")) | JSON,
+        "name": st.sampled_from(("look", "")) | JSON,
+        "arguments": st.sampled_from(("{}", '{"a":')) | JSON,
+        "status": st.sampled_from(("completed", "incomplete")) | JSON,
+        "content": ITEM_PARTS | JSON,
+        "summary": ITEM_PARTS | JSON,
+        "encrypted_content": JSON,
+    },
+)
+RESPONSE_EVENTS = st.fixed_dictionaries(
+    {"type": st.sampled_from((*EVENT_TYPES, "response.completed", "response.incomplete", "response.failed", "error", "x")) | JSON},
+    optional={
+        "output_index": st.integers(0, 2) | JSON,
+        "content_index": st.integers(0, 1) | JSON,
+        "summary_index": st.integers(0, 1) | JSON,
+        "item_id": st.sampled_from(("a", "b")) | JSON,
+        "delta": st.text(max_size=4) | JSON,
+        "text": st.text(max_size=4) | JSON,
+        "arguments": st.sampled_from(("{}", '{"a":')) | JSON,
+        "name": JSON,
+        "refusal": JSON,
+        "item": ITEMS | JSON,
+        "part": ITEM_PARTS.map(lambda parts: parts[0] if parts else None) | JSON,
+        "annotation": objects("type", "url", "title", "filename"),
+        "response": st.fixed_dictionaries(
+            {},
+            optional={
+                "id": st.sampled_from(("r1", "r2")),
+                "status": st.sampled_from(("completed", "incomplete", "failed", "cancelled")) | JSON,
+                "output": st.lists(ITEMS, max_size=2) | JSON,
+                "usage": objects("input_tokens", "output_tokens", "output_tokens_details"),
+                "incomplete_details": objects("reason"),
+                "error": st.none() | JSON,
+            },
+        )
+        | JSON,
+    },
+)
+
 
 def wire(value: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
@@ -230,6 +300,14 @@ def test_responses_with_values_of_any_type_give_legal_events_and_one_end(respons
     streams.calls(streams.decode("gemini", *map(wire, responses)))
 
 
+@given(st.lists(RESPONSE_EVENTS, max_size=12), st.booleans())
+def test_items_with_values_of_any_type_give_legal_events_and_one_end(said: list[Any], read: bool) -> None:
+    decoder = load("openai_responses").new_decoder({})
+    decoder.frames = [] if read else None
+    events = [event for value in said for event in decoder.feed(wire(value))] + decoder.finish()
+    streams.calls(streams.check(events, decoder))
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_line_that_is_too_long_ends_the_stream(dialect: str) -> None:
     decoder = load(dialect).new_decoder({"line_bytes_max": 100})
@@ -243,6 +321,7 @@ def test_what_came_before_a_line_that_is_too_long_is_kept(dialect: str) -> None:
         "openai_chat": streams.chunk({"content": "a"}),
         "anthropic": streams.message_start() + streams.text_block(0, "a"),
         "gemini": streams.response({"text": "a"}),
+        "openai_responses": streams.text_item(0, "a"),
     }
     events = streams.decode(dialect, first[dialect] + b"data: " + b"x" * 2000, quirks={"line_bytes_max": 1000})
     assert streams.text(events) == "a"
