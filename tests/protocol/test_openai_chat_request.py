@@ -9,6 +9,7 @@ import pytest
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects import load
+from headrace.protocol.dialects.openai_chat.request import QUIRKS, VENDORS
 from headrace.protocol.request import ChatRequest
 
 DIALECT = load("openai_chat")
@@ -217,3 +218,187 @@ def test_of_the_metadata_only_the_user_goes_to_the_provider() -> None:
 def test_metadata_that_is_sent_must_be_strings() -> None:
     assert body({"send_metadata": True}, metadata={"ticket": "7"})["metadata"] == {"ticket": "7"}
     assert refused(quirks={"send_metadata": True}, metadata={"ticket": 7}) == "metadata.ticket"
+
+
+def forward(given: dict[str, Any], **quirks: object) -> dict[str, Any]:
+    return msgspec.json.decode(DIALECT.forward_request(given, "gpt-x", quirks).body)  # type: ignore[no-any-return]
+
+
+# --- what came later -------------------------------------------------------------------------------------------------
+
+
+def test_parallel_tool_calls_are_told_where_there_are_tools() -> None:
+    assert body(tools=TOOLS, parallel_tool_calls=False)["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in body(parallel_tool_calls=False)
+
+
+def test_top_k_needs_a_vendor_that_knows_it() -> None:
+    assert body({"top_k": True}, top_k=5)["top_k"] == 5
+    assert refused(top_k=5) == "top_k"
+
+
+def test_the_form_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": schema, "name": "thing", "strict": True}
+    assert body(answer_format=form)["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "thing", "schema": schema, "strict": True},
+    }
+    assert body(answer_format={"type": "json_schema", "json_schema": schema})["response_format"]["json_schema"]["name"] == "answer"
+    assert body(answer_format={"type": "json_object"})["response_format"] == {"type": "json_object"}
+    assert refused(quirks={"json_schema": False}, answer_format=form) == "answer_format.type"
+
+
+@pytest.mark.parametrize(
+    ("efforts", "asked", "told"),
+    [
+        (None, "xhigh", "high"),
+        (None, "max", "high"),
+        (None, "none", "none"),
+        (["low", "high"], "medium", "low"),
+        (["low", "high"], "none", None),
+        (["high", "max"], "low", "high"),
+        (["none", "high"], "minimal", "high"),
+        (["none", "minimal", "low", "medium", "high", "xhigh", "max"], "xhigh", "xhigh"),
+        ([], "high", None),
+        (["turbo"], "high", None),
+    ],
+)
+def test_an_effort_is_the_nearest_that_the_vendor_knows(efforts: list[str] | None, asked: str, told: str | None) -> None:
+    quirks: dict[str, object] = {} if efforts is None else {"efforts": efforts}
+    assert body(quirks, thinking={"effort": asked}).get("reasoning_effort") == told
+
+
+def test_results_in_parts_are_their_text_and_images_are_refused_with_their_place() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    result = {"type": "tool_result", "tool_call_id": "c", "content": parts}
+    assert messages({"role": "tool", "content": [result]}) == [{"role": "tool", "tool_call_id": "c", "content": "a\n\nb"}]
+    image = {"type": "image", "url": "https://a.example/x.png"}
+    for role in ("tool", "user"):
+        turn = {"role": role, "content": [{**result, "content": [*parts, image]}]}
+        assert refused(messages=[USER, turn]) == "messages[1].content[0].content[2]"
+
+
+def test_reasoning_goes_back_with_its_signatures_where_the_vendor_wants_it_so() -> None:
+    thinking = [
+        {"type": "thinking", "text": "hm", "signature": "s"},
+        {"type": "thinking", "redacted": "x"},
+        {"type": "thinking", "text": "so"},
+    ]
+    turn = {"role": "assistant", "content": [*thinking, {"type": "text", "text": "Yes"}]}
+    assert messages(USER, turn, quirks={"reasoning_details": True})[1] == {
+        "role": "assistant",
+        "content": "Yes",
+        "reasoning_details": [
+            {"type": "reasoning.text", "text": "hm", "index": 0, "signature": "s"},
+            {"type": "reasoning.encrypted", "data": "x", "index": 1},
+            {"type": "reasoning.text", "text": "so", "index": 2},
+        ],
+    }
+
+
+def test_ids_of_calls_have_the_length_that_the_vendor_wants() -> None:
+    ids = ("call_abc", "a1B2c3D4e")
+    calls = [{"type": "tool_call", "tool_call_id": id, "name": "look"} for id in ids]
+    results = [{"type": "tool_result", "tool_call_id": id, "content": ""} for id in ids]
+    found = messages(USER, {"role": "assistant", "content": calls}, {"role": "tool", "content": results}, quirks={"tool_call_id_length": 9})
+    told = [call["id"] for call in found[1]["tool_calls"]]
+    assert told == [result["tool_call_id"] for result in found[2:]]
+    assert told[1] == "a1B2c3D4e"
+    assert len(told[0]) == 9
+    assert told[0].isalnum()
+
+
+def test_a_vendor_may_not_know_users() -> None:
+    assert "user" not in body({"user": False}, metadata={"user_id": "u1"})
+
+
+def test_the_version_of_azure() -> None:
+    request = msgspec.convert({"messages": [USER]}, ChatRequest)
+    quirks: dict[str, object] = {"path": "/openai/deployments/d/chat/completions", "api_version": "2024-10-21"}
+    expected = "/openai/deployments/d/chat/completions?api-version=2024-10-21"
+    assert DIALECT.build_request(request, "m", quirks).path == expected
+    assert DIALECT.forward_request({}, "m", quirks).path == expected
+
+
+# --- vendors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_is_known_of_a_vendor_is_made_of_quirks(vendor: str) -> None:
+    assert set(VENDORS[vendor]) <= QUIRKS
+    shape = body(VENDORS[vendor], max_tokens=5, thinking=True, answer_format={"type": "json_object"}, metadata={"user_id": "u"})
+    assert shape["messages"] == [USER]
+    assert not {"max_tokens", "max_completion_tokens"} <= set(shape)
+
+
+def test_every_quirk_is_in_the_documentation_of_the_module() -> None:
+    from headrace.protocol.dialects.openai_chat import request
+
+    assert request.__doc__ is not None
+    assert [name for name in sorted(QUIRKS) if f"`{name}`" not in request.__doc__] == []
+
+
+def test_mistral_gets_nothing_that_it_refuses() -> None:
+    shape = body(VENDORS["mistral"], max_tokens=5, metadata={"user_id": "u"}, thinking={"effort": "low"})
+    assert set(shape) == {"model", "messages", "stream", "max_tokens", "reasoning_effort"}
+
+
+# --- a client's own body ---------------------------------------------------------------------------------------------
+
+
+def test_a_forwarded_body_keeps_what_is_not_known_here() -> None:
+    given = {
+        "model": "mine",
+        "messages": [{"role": "user", "content": "Hi", "odd": 1}],
+        "seed": 7,
+        "n": 2,
+        "odd": {"a": [1]},
+        "stream": False,
+    }
+    assert forward(given) == {**given, "model": "gpt-x", "stream": True, "stream_options": {"include_usage": True}}
+    assert given["model"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (None, {"include_usage": True}),
+        ({}, {"include_usage": True}),
+        ({"include_usage": False}, {"include_usage": True}),
+        ({"include_obfuscation": False}, {"include_obfuscation": False, "include_usage": True}),
+        (1, {"include_usage": True}),
+    ],
+)
+def test_usage_is_always_asked_for(options: object, told: object) -> None:
+    assert forward({"stream_options": options})["stream_options"] == told
+
+
+def test_usage_is_not_asked_for_where_the_vendor_refuses_that() -> None:
+    assert "stream_options" not in forward({}, include_usage=False)
+    assert "stream_options" not in forward({"stream_options": {"include_usage": True}}, include_usage=False)
+    kept = forward({"stream_options": {"include_usage": True, "odd": 1}}, include_usage=False)
+    assert kept["stream_options"] == {"odd": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "told"),
+    [
+        ({"max_tokens": 5}, "max_completion_tokens", {"max_completion_tokens": 5}),
+        ({"max_completion_tokens": 5}, "max_tokens", {"max_tokens": 5}),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", {"max_tokens": 5, "max_completion_tokens": 6}),
+        ({"max_tokens": 5, "max_completion_tokens": None}, "max_completion_tokens", {"max_completion_tokens": 5}),
+        ({"max_completion_tokens": 5}, None, {"max_completion_tokens": 5}),
+        ({"max_tokens": 5}, "max_output", {"max_tokens": 5}),
+        ({}, "max_tokens", {}),
+    ],
+)
+def test_the_limit_of_tokens_gets_the_name_that_the_vendor_wants(
+    given: dict[str, object], wanted: str | None, told: dict[str, object]
+) -> None:
+    found = forward(given, **({} if wanted is None else {"max_tokens_field": wanted}))
+    assert {name: found[name] for name in found if name.startswith("max_")} == told
+
+
+def test_extra_fields_stand_above_a_forwarded_body() -> None:
+    assert forward({"temperature": 1}, extra_body={"temperature": 0})["temperature"] == 0
