@@ -39,7 +39,7 @@ def kind_of(frame: SSEEvent) -> str:
 def number_of(frame: SSEEvent) -> int | None:
     """Return the event's own `sequence_number`."""
     number = _head(frame).sequence_number
-    return number if isinstance(number, int) and not isinstance(number, bool) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None
 
 
 def response_id_of(frame: SSEEvent) -> str | None:
