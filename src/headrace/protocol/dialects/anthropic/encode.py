@@ -16,7 +16,6 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 6. A reader cannot be told that something is withdrawn or missing: `reset`, `gap` and `snapshot` are errors once content was sent.
 7. Of a provider's own frames only the one that ends them with an error is held back until our verdict is there, because a refused
    key is the operator's business. A stream that ended well without `message_stop` is given one.
-
 8. The id of a call has only characters that the API takes back.
 
 Not told: `queue`, `notice` (but the words of a refusal become `stop_details`), `data`, `tool_result`, and which stop sequence was met.
@@ -359,8 +358,10 @@ _TAKERS: dict[type[ev.Event], Callable[[AnthropicStream, Any], None]] = {
 
 def _size(event: _BlockEvent) -> int:
     match event:
-        case ev.Text(text=text) | ev.Thinking(text=text) | ev.ToolCallDelta(arguments_delta=text):
+        case ev.Text(text=text) | ev.ToolCallDelta(arguments_delta=text):
             return len(text)
+        case ev.Thinking(text=text, signature=signature, redacted=redacted):
+            return len(text) + len(signature or "") + len(redacted or "")
         case _:
             return 0
 
