@@ -63,7 +63,6 @@ _LOST = ev.Error(
     code="upstream_error", message="Part of this answer cannot be told in this protocol. Ask again.", retryable=True, partial=True
 )
 _CONTEXT_LENGTH = re.compile(r"(?i)context.?length|context.?window|prompt is too long|maximum context")
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 # What a chunk without choices may hold beside its usage that its client would miss.
 _SUBSTANCE = ("prompt_filter_results", "moderation", "citations", "search_results")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "none")
@@ -219,7 +218,7 @@ class OpenAIChatStream(Encoding):
             data = event.data
             if data[:1] != b"{" or b'"error"' in data or event.event == "error":
                 self._forward_odd(event)
-            elif self._wants_usage or b'"usage"' not in data or not _NO_CHOICES.search(data) or not _is_usage_only(data):
+            elif self._wants_usage or b'"delta"' in data or not _is_usage_only(data):
                 self._begun = True
                 out.append(frame(event))
         if len(out) == 1:
@@ -387,9 +386,9 @@ _TAKERS: dict[type[ev.Event], Callable[[OpenAIChatStream, Any], None]] = {
 
 
 def _is_usage_only(data: bytes) -> bool:
-    """Whether a chunk without choices is there for its usage alone."""
+    """Whether a chunk has no choices and is there for its usage alone."""
     try:
         value = loads(data)
     except ValueError:
         return False
-    return bool(value.get("usage")) and not any(value.get(name) for name in _SUBSTANCE)
+    return not value.get("choices") and bool(value.get("usage")) and not any(value.get(name) for name in _SUBSTANCE)
