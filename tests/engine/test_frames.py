@@ -220,6 +220,17 @@ async def test_a_slow_reader_of_frames_holds_the_provider_up(rig: Rig) -> None:
     await task
 
 
+async def test_a_stalled_reader_of_events_keeps_no_frames(rig: Rig) -> None:
+    stream, sink, peer = await begin(rig)
+    rig.read(stream).hold()
+    peer.send(chunk(HELLO * 3))
+    await until(lambda: sink.data.count(HELLO) == 3)
+
+    assert stream.wire is not None
+    assert stream.wire.size == 0
+    stream.cancel("user")
+
+
 async def test_frames_are_kept_for_a_caller_who_comes_back(rig: Rig) -> None:
     stream, sink, peer = await begin(rig, keep_frames=True, on_disconnect="continue")
     peer.send(chunk(HELLO))

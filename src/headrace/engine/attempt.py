@@ -160,8 +160,7 @@ class Attempt:
             try:
                 events = decoder.feed(data)
                 if decoder.frames:
-                    frames, decoder.frames = decoder.frames, []
-                    self._stream.take(events, now, frames, begun=decoder.begun)
+                    self._stream.take(events, now, decoder)
                 elif events:
                     self._stream.take(events, now)
             except Exception as error:
@@ -177,7 +176,7 @@ class Attempt:
             try:
                 events = self._decoder.finish()
                 if events:
-                    self._stream.take(events, monotonic(), self._decoder.frames, begun=self._decoder.begun)
+                    self._stream.take(events, monotonic(), self._decoder if self._decoder.frames is not None else None)
             except Exception as bug:
                 self._break(bug)
         elif self._head is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.engine.reader import Nowhere, Reader
-from headrace.engine.wire import Wire, cost
 from headrace.protocol import events as ev
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.sse import SSEEvent
@@ -22,25 +21,37 @@ def deliver(stream: Stream, events: list[ev.Event], before: int, tokens: int, no
 
     Without `frames` the events are the relay's own, and those who read frames are told them as well.
     """
-    log = stream.log
+    wire, last_seq = stream.wire, stream.log.last_seq
     encoding: Encoding | None = None
     data = b""
-    wire, passed = stream.wire, False
+    start, passed, behind = 0, False, False
     if wire is not None:
-        passed = _deliver_frames(stream, wire, events, before, now, frames)
+        start = wire.count
+        if frames:
+            wire.count = start + len(frames)
+        behind = wire.keep
     for reader in stream.readers:
         sink = reader.sink
-        if reader.cursor != before or sink.full or reader.raw:
+        if reader.cursor != before or sink.full or (reader.raw and reader.position != start):
+            behind = behind or reader.raw
             continue
-        if reader.encoding is not encoding:
+        if reader.raw:
+            assert wire is not None
+            data = _framed(reader, events, frames)
+            encoding = None
+            reader.position = wire.count
+        elif reader.encoding is not encoding:
             encoding = reader.encoding
             data = encoding.encode(events)
-        reader.cursor = log.last_seq
+        reader.cursor = last_seq
+        passed = True
         if data:
             reader.bytes_out += len(data)
             reader.wrote_at = now
             sink.write(data)
-    if passed or encoding is not None:
+    if frames and behind and wire is not None:
+        wire.store(frames)
+    if passed:
         if tokens:
             stream.meter.passed(tokens, now)
     else:
@@ -49,32 +60,12 @@ def deliver(stream: Stream, events: list[ev.Event], before: int, tokens: int, no
         review_pressure(stream)
 
 
-def _deliver_frames(stream: Stream, wire: Wire, events: list[ev.Event], before: int, now: float, frames: list[SSEEvent] | None) -> bool:
-    """The same for those who read the provider's frames; return whether any of them got the batch."""
-    start, size = wire.total, cost(frames) if frames else 0
-    wire.total += size
-    passed, behind = False, wire.keep
-    for reader in stream.readers:
-        if not reader.raw:
-            continue
-        if reader.cursor != before or reader.position != start or reader.sink.full:
-            behind = True
-            continue
-        if frames is None:
-            own = [event for event in events if type(event) in _OWN]
-            data = reader.encoding.encode(own) if own else b""
-        else:
-            data = reader.encoding.forward(frames) if frames else b""
-        reader.position = wire.total
-        reader.cursor = stream.log.last_seq
-        passed = True
-        if data:
-            reader.bytes_out += len(data)
-            reader.wrote_at = now
-            reader.sink.write(data)
-    if frames and behind:
-        wire.store(frames, size)
-    return passed
+def _framed(reader: Reader, events: list[ev.Event], frames: list[SSEEvent] | None) -> bytes:
+    """Return the batch for a reader of frames: those, or the relay's own words."""
+    if frames is not None:
+        return reader.encoding.forward(frames) if frames else b""
+    own = [event for event in events if type(event) in _OWN]
+    return reader.encoding.encode(own) if own else b""
 
 
 def review_pressure(stream: Stream) -> None:

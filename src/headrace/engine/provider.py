@@ -110,7 +110,7 @@ def _error_of_status(provider: Provider, head: ResponseHead, body: bytes) -> Ups
     status = head.status
     if status == 200:
         return UpstreamProtocol(said and f"The provider answered: {said}", detail=detail, provider_status=status)
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and b'"API_KEY_INVALID"' in body):  # Google's way to say 401
         return UpstreamAuth(detail=detail, provider_status=status)
     if status == 429:
         return UpstreamRateLimited(said, detail=detail, provider_status=status, retry_after_s=retry_after(head.headers))

@@ -94,7 +94,7 @@ class Reader:
         """How far it is behind the writer, in bytes of the log, or of the provider's frames if it gets those."""
         wire = self.stream.wire
         if self.raw and wire is not None:
-            return wire.total - self.position
+            return wire.lag(self.position)
         return self.stream.log.distance(self.cursor)
 
     def catch_up(self) -> None:
@@ -124,11 +124,11 @@ class Reader:
             events, _ = stream.log.read(self.cursor, READ_BYTES, compact=False)
             self.write(self.encoding.encode([event for event in events if event.seq <= wire.start_seq]))
             self.cursor = wire.start_seq
-        while self.position < wire.total and not self.sink.full:
+        while self.position < wire.count and not self.sink.full:
             frames, self.position = wire.read(self.position, READ_BYTES)
             self.write(self.encoding.forward(frames))
         stream.frames_taken()
-        if self.position == wire.total and not self.sink.full:
+        if self.position == wire.count and not self.sink.full:
             if stream.log.ended and stream.end is not None:
                 self.write(self.encoding.encode([stream.end]))
             self.cursor = stream.log.last_seq

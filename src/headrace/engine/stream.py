@@ -29,6 +29,7 @@ from headrace.errors import BadRequest, HeadraceError, LocalProtocolError, Upstr
 from headrace.policy import retry
 from headrace.policy.admission import Ticket
 from headrace.protocol import events as ev
+from headrace.protocol.dialects import Decoder
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.request import Request
 from headrace.protocol.sse import SSEEvent
@@ -318,10 +319,10 @@ class Stream:
 
     # --- the hot path: called on the stack of the socket's read ---------------------------------------------------------
 
-    def take(self, events: list[ev.Event], now: float, frames: list[SSEEvent] | None = None, *, begun: bool = False) -> None:
+    def take(self, events: list[ev.Event], now: float, decoder: Decoder | None = None) -> None:
         """Append what the decoder made of one read, pass it on, and end where it says so.
 
-        `frames`: the provider's own, for readers who want those; `begun`: whether they hold anything of the answer itself.
+        `decoder`: where readers want the provider's own frames, the one that has them.
         """
         terminal: ev.StreamEnd | ev.Error | None = None
         if events:
@@ -341,10 +342,11 @@ class Stream:
             self.has_content = True
         elif not self.has_content:
             self.has_content = any(type(event) not in _NOT_CONTENT for event in events)
-        if frames and self.wire is not None:
-            frames = self.wire.admit(frames, begun=begun or isinstance(terminal, ev.StreamEnd))
-        if events or frames:
-            deliver(self, events, before, tokens, now, frames or [])
+        if decoder is None:
+            if events:
+                deliver(self, events, before, tokens, now)
+        elif (frames := self._admitted(decoder, terminal)) or events:
+            deliver(self, events, before, tokens, now, frames)
         if terminal is not None:
             if isinstance(terminal, ev.Error):
                 terminal.message = self.target.provider.redact(terminal.message)
@@ -352,6 +354,14 @@ class Stream:
                 self.attempt.fail(ending.as_failure(terminal))
             else:
                 self._conclude(terminal)
+
+    def _admitted(self, decoder: Decoder, terminal: ev.Event | None) -> list[SSEEvent]:
+        """Return the frames that may be passed on now."""
+        frames, wire = decoder.frames or [], self.wire
+        decoder.frames = []
+        if wire is None or wire.committed:
+            return frames
+        return wire.admit(frames, begun=decoder.begun or isinstance(terminal, ev.StreamEnd))
 
     @property
     def answered(self) -> bool:
@@ -409,7 +419,7 @@ class Stream:
     def frames_taken(self) -> None:
         """A reader has taken frames from the wire: those that all have taken are let go."""
         if self.wire is not None:
-            self.wire.release(min((reader.position for reader in self.readers if reader.raw), default=self.wire.total))
+            self.wire.release(min((reader.position for reader in self.readers if reader.raw), default=self.wire.count))
 
     def reader_delivered(self, reader: Reader) -> None:
         """A reader has all there is: after the terminal event that is the end of it."""

@@ -160,6 +160,12 @@ _SECTIONS: dict[str, type[Struct]] = {
     "retry": RetryConfig,
     "simulator": SimulatorConfig,
 }
+_SIMULATED = (
+    ("", "openai_chat", "/v1"),
+    ("-anthropic", "anthropic", ""),
+    ("-responses", "openai_responses", "/v1"),
+    ("-gemini", "gemini", "/v1beta"),
+)
 _KEYS_OF_PROVIDERS = {
     "openai": ("OPENAI_API_KEY", "openai_chat", "https://api.openai.com/v1"),
     "openai-responses": ("OPENAI_API_KEY", "openai_responses", "https://api.openai.com/v1"),
@@ -229,10 +235,9 @@ class Catalogue:
         self.config = config
         self.providers = {name: _provider(name, p) for name, p in config.providers.items()}
         if simulator_url is not None:
-            for name, dialect, path in ((SIMULATOR, "openai_chat", "/v1"), (f"{SIMULATOR}-anthropic", "anthropic", "")):
-                self.providers.setdefault(
-                    name, _provider(name, ProviderConfig(dialect=dialect, base_url=simulator_url + path, passthrough=True))
-                )
+            for suffix, dialect, path in _SIMULATED:
+                simulated = ProviderConfig(dialect=dialect, base_url=simulator_url + path, passthrough=True)
+                self.providers.setdefault(SIMULATOR + suffix, _provider(SIMULATOR + suffix, simulated))
         self._open = [p for p in self.providers.values() if p.passthrough]
         self._takes_any = [p for p in self._open if p.name in config.providers]
         self._bare = {model: p for name, p in self.providers.items() if name in config.providers for model in config.providers[name].models}
