@@ -486,6 +486,7 @@ def test_an_error_inside_of_a_chunk_counts_as_told() -> None:
         SSEEvent(b'{"error":{"message":"Incorrect API key provided: sk-1","type":"invalid_request_error","code":"invalid_api_key"}}'),
         SSEEvent(b"<html>boom</html>"),
         SSEEvent(b'["boom"]'),
+        SSEEvent(b'{"id":"x","choices":[{"delta":{"content":"boom'),
         SSEEvent(b""),
     ],
 )
@@ -519,6 +520,25 @@ def test_a_notice_before_the_first_frame_says_nothing() -> None:
     one = encoding()
     assert one.encode([START, ev.Notice(code="queued", message="…"), ev.Queue(position=0, depth=0, reason="concurrency")]) == b""
     assert one.forward(frames(CHUNK % b"a")) == b"data: " + CHUNK % b"a" + b"\n\n"
+
+
+_CUT = [CHUNK % b"a", STOP, USAGE_CHUNK, b"[DONE]", b'{"error":{"message":"boom"}}', b'{"choices":null}', b'{"choices":[{"delta":null}]}']
+
+
+@given(st.lists(st.sampled_from(_CUT), max_size=6), st.integers(0, 30), st.booleans())
+def test_a_stream_is_a_success_for_the_sdk_exactly_if_it_is_one_for_us(datas: list[bytes], cut: int, wants_usage: bool) -> None:
+    raw = b"".join(b"data: %b\n\n" % data for data in datas)
+    decoder = load("openai_chat").new_decoder({})
+    decoder.frames = []
+    events = [*decoder.feed(raw[: len(raw) - cut]), *decoder.finish()]
+    stream = forwarded(decoder.frames, events[-1], WITH_USAGE if wants_usage else None)
+    assert stream.endswith(DONE)
+    assert stream.count(b"[DONE]") == 1
+    if isinstance(events[-1], ev.StreamEnd):
+        read(stream)
+    else:
+        with pytest.raises(openai.APIError):
+            read(stream)
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

@@ -359,10 +359,16 @@ def test_halves_of_a_character_are_joined() -> None:
 
 
 def test_a_value_that_is_nested_too_deeply_is_cut() -> None:
-    deep: Any = []
+    lists: Any = []
+    dicts: Any = {}
     for _ in range(400):
-        deep = [deep]
-    assert whole(chunk({"content": "a", "deep": deep}))["choices"][0]["message"]["content"] == "a"
+        lists, dicts = [lists], {"a": dicts}
+    deltas = [{"content": "a", "lists": lists, "dicts": dicts}, {"content": "b", "lists": lists, "dicts": dicts}]
+    assert message(*deltas)["content"] == "ab"
+
+
+def test_an_error_that_is_null_is_not_in_the_answer() -> None:
+    assert "error" not in whole({**chunk({"content": "a"}), "error": None})
 
 
 @given(st.lists(st.text(max_size=4), max_size=6), st.lists(st.text(max_size=4), max_size=6), st.lists(st.text(max_size=4), max_size=4))

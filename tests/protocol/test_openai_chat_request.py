@@ -269,6 +269,22 @@ def test_an_effort_is_the_nearest_that_the_vendor_knows(efforts: list[str] | Non
     assert body(quirks, thinking={"effort": asked}).get("reasoning_effort") == told
 
 
+@pytest.mark.parametrize(
+    ("thinking", "told"),
+    [
+        (None, None),
+        (True, {"type": "enabled"}),
+        (False, {"type": "disabled"}),
+        ({"effort": "none"}, {"type": "disabled"}),
+        ({"effort": "low"}, {"type": "enabled"}),
+        ({"budget_tokens": 500}, {"type": "enabled"}),
+    ],
+)
+def test_some_vendors_have_a_switch_for_thinking(thinking: object, told: object) -> None:
+    assert body({"thinking_type": True}, thinking=thinking).get("thinking") == told
+    assert "thinking" not in body(thinking=thinking)
+
+
 def test_results_in_parts_are_their_text_and_images_are_refused_with_their_place() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     result = {"type": "tool_result", "tool_call_id": "c", "content": parts}

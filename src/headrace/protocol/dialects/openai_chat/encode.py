@@ -216,7 +216,7 @@ class OpenAIChatStream(Encoding):
         out = self._out
         for event in frames:
             data = event.data
-            if data[:1] != b"{" or b'"error"' in data or event.event == "error":
+            if data[:1] != b"{" or data[-1:] != b"}" or b'"error"' in data or event.event == "error":
                 self._forward_odd(event)
             elif self._wants_usage or b'"delta"' in data or not _is_usage_only(data):
                 self._begun = True

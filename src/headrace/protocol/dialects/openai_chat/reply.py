@@ -32,7 +32,7 @@ from headrace.protocol.dialects.openai_chat.encode import (
     usage_shape,
 )
 from headrace.protocol.encoding import Reply
-from headrace.protocol.lenient import dicts, encodable, loads, string
+from headrace.protocol.lenient import DEPTH_MAX, dicts, encodable, loads, string
 from headrace.protocol.sse import SSEEvent
 from headrace.protocol.surface import SurfaceRequest
 
@@ -182,8 +182,10 @@ class ChunkAnswer:
             chunk = loads(event.data)
         except ValueError:
             return
-        if not isinstance(chunk, dict) or chunk.get("error"):
+        if not isinstance(chunk, dict) or chunk.pop("error", None):
             return
+        if event.data.count(b"{") + event.data.count(b"[") > DEPTH_MAX:
+            chunk = encodable(chunk)  # nothing that could be deeper than what can be joined and encoded
         self.begun = True
         for choice in dicts(chunk.pop("choices", None)):
             index = choice.get("index")

@@ -10,6 +10,7 @@ are known. The quirks:
 - `system_role` ("system"): or "developer".
 - `reasoning_effort` (true): whether the vendor knows that field. A token budget is sent as the effort that is nearest to it.
 - `efforts` ("none" to "high"): the efforts that it knows. Any other is sent as the nearest; "none" is left out where it is not known.
+- `thinking_type` (false): say whether to think at all as `thinking: {"type": "enabled"}` or "disabled", if the request says anything.
 - `reasoning_field` (none): the field of an assistant message in which the vendor wants its reasoning back. Without one
   reasoning of earlier turns is left out, because most vendors refuse it.
 - `reasoning_details` (false): send it back as OpenRouter wants it, with signatures.
@@ -41,6 +42,7 @@ from headrace.protocol.request import (
     Message,
     Part,
     TextPart,
+    ThinkingOptions,
     ThinkingPart,
     Tool,
     ToolCallPart,
@@ -63,6 +65,7 @@ QUIRKS = frozenset(
         "system_role",
         "reasoning_effort",
         "efforts",
+        "thinking_type",
         "reasoning_field",
         "reasoning_details",
         "top_k",
@@ -86,6 +89,7 @@ VENDORS: dict[str, dict[str, object]] = {
     "deepseek": {
         "max_tokens_field": "max_tokens",
         "reasoning_field": "reasoning_content",
+        "thinking_type": True,
         "efforts": ("high", "max"),
         "json_schema": False,
     },
@@ -101,7 +105,12 @@ VENDORS: dict[str, dict[str, object]] = {
         "tool_call_id_length": 9,
         "user": False,
     },
-    "moonshot": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning_content", "reasoning_effort": False},
+    "moonshot": {
+        "max_tokens_field": "max_tokens",
+        "reasoning_field": "reasoning_content",
+        "thinking_type": True,
+        "reasoning_effort": False,
+    },
     "nvidia": {"max_tokens_field": "max_tokens", "reasoning_effort": False},
     "ollama": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning", "efforts": ("none", *_LOW_TO_HIGH)},
     "openrouter": {"reasoning_details": True, "top_k": True, "efforts": _ORDER[:-1]},
@@ -111,7 +120,13 @@ VENDORS: dict[str, dict[str, object]] = {
     "vllm": {"top_k": True, "reasoning_field": "reasoning", "efforts": _LOW_TO_HIGH},
     # Its models differ in whether they know an effort, and those that do not refuse the request.
     "xai": {"max_tokens_field": "max_completion_tokens", "reasoning_effort": False},
-    "zai": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning_content", "reasoning_effort": False, "json_schema": False},
+    "zai": {
+        "max_tokens_field": "max_tokens",
+        "reasoning_field": "reasoning_content",
+        "thinking_type": True,
+        "reasoning_effort": False,
+        "json_schema": False,
+    },
 }
 
 
@@ -146,6 +161,8 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
         body["response_format"] = _answer_format(request.answer_format, quirks)
     if quirks.get("reasoning_effort", True) and (effort := _effort(request, quirks)):
         body["reasoning_effort"] = effort
+    if quirks.get("thinking_type") and request.thinking is not None:
+        body["thinking"] = {"type": "enabled" if _thinks(request.thinking) else "disabled"}
     body |= _metadata(request, quirks)
     return _upstream(body, quirks)
 
@@ -356,6 +373,10 @@ def _effort(request: ChatRequest, quirks: Mapping[str, object]) -> str | None:
         elif (budget := thinking.budget_tokens) is not None:
             effort = next(effort for least, effort in _BUDGETS if budget >= least)
     return _known_effort(effort, quirks)
+
+
+def _thinks(thinking: bool | ThinkingOptions) -> bool:
+    return thinking if isinstance(thinking, bool) else thinking.effort != "none"
 
 
 def _known_effort(effort: str, quirks: Mapping[str, object]) -> str | None:
