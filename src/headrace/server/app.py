@@ -99,7 +99,7 @@ def create_app(config: Config | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=config.server.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id"],
+            allow_headers=["*"],  # the SDKs send many of their own
             expose_headers=["x-stream-id", "x-request-id", "location", "retry-after"],
             max_age=600,
         )
