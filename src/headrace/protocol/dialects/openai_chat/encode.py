@@ -30,11 +30,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw, Struct
 
 from headrace.errors import UpstreamAuth
 from headrace.protocol import events as ev
 from headrace.protocol.encoding import Encoding, frame
-from headrace.protocol.lenient import loads
+from headrace.protocol.lenient import NO_RAW, NULL, loads
 from headrace.protocol.provider_error import read_error
 from headrace.protocol.sse import DONE, SSEEvent
 from headrace.protocol.surface import SurfaceRequest
@@ -67,7 +68,21 @@ _CONTEXT_LENGTH = re.compile(r"(?i)context.?length|context.?window|prompt is too
 _SUBSTANCE = ("prompt_filter_results", "moderation", "citations", "search_results")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "none")
 
+_NO_ERROR = (NO_RAW, NULL)
+_NO_USAGE = (NO_RAW, NULL)
+
 _encode = msgspec.json.Encoder().encode
+
+
+class _Envelope(Struct, gc=False):
+    """What decides about a provider's chunk. To decode it is to know that the rest is JSON as well."""
+
+    choices: Raw = NO_RAW
+    usage: Raw = NO_RAW
+    error: Raw = NO_RAW
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def error_shape(code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> dict[str, Any]:
@@ -215,10 +230,14 @@ class OpenAIChatStream(Encoding):
         self._forwarding = True
         out = self._out
         for event in frames:
-            data = event.data
-            if data[:1] != b"{" or data[-1:] != b"}" or b'"error"' in data or event.event == "error":
+            try:
+                chunk = _decode_envelope(event.data)
+            except (msgspec.DecodeError, RecursionError):
                 self._forward_odd(event)
-            elif self._wants_usage or b'"delta"' in data or not _is_usage_only(data):
+                continue
+            if chunk.choices is NO_RAW or chunk.error not in _NO_ERROR or event.event == "error":
+                self._forward_odd(event)
+            elif self._wants_usage or chunk.usage in _NO_USAGE or not _is_usage_only(event.data):
                 self._begun = True
                 out.append(frame(event))
         if len(out) == 1:
@@ -244,7 +263,7 @@ class OpenAIChatStream(Encoding):
             if read_error(value).error_class() is not UpstreamAuth:
                 self._failed = True
                 self._out.append(frame(event))
-        elif event.event != "error" and (value.get("choices") is not None or "error" not in (value.get("object"), value.get("type"))):
+        elif event.event != "error" and ("choices" in value or "error" not in (value.get("object"), value.get("type"))):
             self._begun = True
             self._out.append(frame(event))
 
