@@ -31,6 +31,19 @@ class Receipt(NamedTuple):
     already_ended: bool
 
 
+def receipt(asked_at: float, took_s: float | None, phase: Phase, tokens: int) -> Receipt:
+    """Return what a Stop did that was asked at `asked_at` and closed the upstream socket after `took_s`, if there was one."""
+    return Receipt(
+        requested_at=round(asked_at, 6),
+        upstream_closed_at=round(asked_at + took_s, 6) if took_s is not None else None,
+        cancel_ms=round(took_s * 1000, 3) if took_s is not None else None,
+        phase=phase,
+        tokens_before=tokens,
+        tokens_after=0,
+        already_ended=False,
+    )
+
+
 def totals(usage: ev.Usage | None, seen: int, *, complete: bool) -> ev.UsageTotals | None:
     """Return the provider's figures where its count is final, else an estimate from the tokens that were `seen` to pass.
 

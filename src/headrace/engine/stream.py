@@ -474,21 +474,10 @@ class Stream:
     def _conclude_cancelled(self) -> None:
         if self.ended:
             return
-        now = monotonic()
         asked, asked_wall = self._cancel_asked
-        connected = self._cancel_phase not in ("queued", "connecting")
-        if connected:
-            self.meter.cancel_s = now - asked
-        tokens = self.meter.ingress.tokens
-        self.receipt = Receipt(
-            requested_at=round(asked_wall, 6),
-            upstream_closed_at=round(asked_wall + now - asked, 6) if connected else None,
-            cancel_ms=round((now - asked) * 1000, 3) if connected else None,
-            phase=self._cancel_phase,
-            tokens_before=tokens,
-            tokens_after=0,
-            already_ended=False,
-        )
+        took_s = None if self._cancel_phase in ("queued", "connecting") else monotonic() - asked
+        self.meter.cancel_s = took_s
+        self.receipt = ending.receipt(asked_wall, took_s, self._cancel_phase, self.meter.ingress.tokens)
         self._close_blocks()
         self._conclude(ev.StreamEnd(finish_reason="cancelled"))
 

@@ -108,7 +108,9 @@ class SurfaceRequest:
         if dialect.name != self.surface.name:
             return dialect.build_request(self.chat(), model, quirks)
         request = dialect.forward_request(self.body, model, quirks)
-        request.headers |= self.headers
+        for name, value in self.headers.items():
+            own = request.headers.get(name) if name.endswith("-beta") else None
+            request.headers[name] = _joined(own, value) if own else value
         return request
 
     def forget(self) -> None:
@@ -116,3 +118,9 @@ class SurfaceRequest:
         self._chat = None
         for name in self.surface.bulky:
             self.body.pop(name, None)
+
+
+def _joined(*lists: str) -> str:
+    """Return the members of all comma-separated lists, each once."""
+    members = (member.strip() for value in lists for member in value.split(","))
+    return ",".join(dict.fromkeys(member for member in members if member))

@@ -15,7 +15,8 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
    stopped, so that one is an error of the type `cancelled`.
 6. A reader cannot be told that something is withdrawn or missing: `reset`, `gap` and `snapshot` are errors once content was sent.
 7. Of a provider's own frames only the one that ends them with an error is held back until our verdict is there, because a refused
-   key is the operator's business. A stream that ended well without `message_stop` is given one.
+   key is the operator's business. Nothing is added to a stream that ended well, also where its vendor leaves `message_stop` out: a
+   client sees what it would see without us.
 8. The id of a call has only characters that the API takes back.
 
 Not told: `queue`, `notice` (but the words of a refusal become `stop_details`), `data`, `tool_result`, and which stop sequence was met.
@@ -326,11 +327,8 @@ class AnthropicStream(Encoding):
         assert last is not None
         if last.event == "error" and (error is None or error.code != "upstream_auth"):
             self._out.append(frame(last))
-        elif not _is_stop(last):
-            if error is None:
-                self._out.append(_STOP)
-            else:
-                self._fail(error)
+        elif error is not None and not _is_stop(last):
+            self._fail(error)
         self._over = True
 
     def _fail(self, error: ev.Error) -> None:
