@@ -91,6 +91,14 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     driver.end()
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Node with a document and a window, in which the SDKs of the other driver would believe to be in a browser."""
+    driver = Driver(tmp_path_factory.mktemp("browser") / "driver.log")
+    yield driver
+    driver.end()
+
+
 @pytest.fixture
 async def tap(stage: Stage) -> AsyncIterator[Tap]:
     async with Tap(stage.port) as tap:

@@ -27,6 +27,7 @@ class Page:
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._driver = driver
+        self._failure: object = None
         page = {"base": base, "chat": chat, "model": model, "resume": resume, "messages": messages or []}
         self._number = driver.start({"client": "use_chat", "act": "open", **page}, self._hear)
 
@@ -64,6 +65,7 @@ class Page:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while not condition():
+                    assert not self._closed.is_set(), f"the page is gone: {self._failure}"
                     await self._changed.wait()
                     self._changed.clear()
         except TimeoutError:
@@ -80,12 +82,12 @@ class Page:
         async with asyncio.timeout(PATIENCE_S):
             await self._closed.wait()
         self._driver.forget(self._number)
+        assert self._failure is None, self._failure
 
     def _hear(self, line: dict[str, Any]) -> None:
         if "outcome" in line:
+            self._failure = line["outcome"].get("error")
             self._closed.set()
-            error = line["outcome"].get("error")
-            assert not error, error
         else:
             self.states.append(line["seen"])
         self._changed.set()

@@ -130,18 +130,19 @@ class LangChain(Client):
         from langchain_openai import ChatOpenAI  # two seconds, which `make quick` need not wait for
 
         outcome = Outcome()
-        chat: Any = ChatOpenAI(
-            model=model, base_url=base + "/v1", api_key="any", max_retries=retries, timeout=PATIENCE_S, stream_usage=True
-        )
-        if tools:
-            chat = chat.bind_tools(OPENAI_TOOLS)
-        try:
-            if stream:
-                await self._stream(chat, outcome, leave_at)
-            else:
-                self._take(await chat.ainvoke(QUESTION), outcome)
-        except Exception as error:
-            outcome.error = failure(error)
+        # Its own client would live as long as the process, and longer than a test's event loop.
+        async with openai.DefaultAsyncHttpxClient(timeout=PATIENCE_S) as http:
+            chat: Any = ChatOpenAI(
+                model=model, base_url=base + "/v1", api_key="any", max_retries=retries, stream_usage=True, http_async_client=http
+            )
+            chat = chat.bind_tools(OPENAI_TOOLS) if tools else chat
+            try:
+                if stream:
+                    await self._stream(chat, outcome, leave_at)
+                else:
+                    self._take(await chat.ainvoke(QUESTION), outcome)
+            except Exception as error:
+                outcome.error = failure(error)
         return outcome
 
     async def _stream(self, chat: Any, outcome: Outcome, leave_at: Kind | None) -> None:

@@ -35,7 +35,7 @@ REFUSALS = {
     "too-large": Refusal("error_413", "APIError", (400, 413)),
     "overloaded": Refusal("error_529", "InternalServerError", (503, 529)),
     "unavailable": Refusal("error_503", "InternalServerError", (503, 529)),
-    "broken": Refusal("error_500", "InternalServerError", (502,)),
+    "broken": Refusal("error_500", "InternalServerError", (500, 502)),
     "our-key-is-wrong": Refusal("error_401", "InternalServerError", (502,)),
 }
 
@@ -83,7 +83,7 @@ BREAKS = {
     "connection-closed": f"die?after=20&how=fin&{SOON}",
     "connection-reset": f"die?after=20&how=rst&{SOON}",
     "cut-inside-a-chunk": f"die?after=20&how=short_chunk&{SOON}",
-    "no-finish": f"no_finish?after=20&{SOON}",
+    "no-finish": f"no_finish?tokens=20&{SOON}",
 }
 MID_STREAM = {"openai_chat": {"APIError"}, "anthropic": {"APIError"}, "openai_responses": {"APIError", "error", "response.failed"}}
 

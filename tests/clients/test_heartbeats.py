@@ -70,11 +70,7 @@ def with_a_retry_of_its_own(body: bytes) -> bytes:
     return b"retry: 3000\n\n" + body
 
 
-def with_json_heartbeats(body: bytes) -> bytes:
-    return body.replace(b": ping\n", b'data: {"type":"ping"}\n\n')
-
-
-@pytest.mark.parametrize("change", [with_ids_and_blank_lines, with_a_retry_of_its_own, with_json_heartbeats])
+@pytest.mark.parametrize("change", [with_ids_and_blank_lines, with_a_retry_of_its_own])
 async def test_the_rig_sees_it_when_a_heartbeat_breaks_a_client(
     slow: dict[Cell, Heard], driver: Driver, change: Callable[[bytes], bytes]
 ) -> None:

@@ -13,7 +13,7 @@ from .roster import CLIENTS, PROVIDERS
 
 pytestmark = pytest.mark.real
 
-PACED = "first_token_s=0&tokens_per_s=150"
+PACED = "first_token_s=0&tokens_per_s=300"
 
 Responses = OpenAIResponses | NodeResponses
 each_client = pytest.mark.parametrize("client", [c for c in CLIENTS if isinstance(c, Responses)], ids=lambda client: client.name)

@@ -26,7 +26,7 @@ from .test_stop import PROMPTLY_S
 pytestmark = pytest.mark.real
 
 SOON = "first_token_s=0&tokens_per_s=0"
-PACED = "first_token_s=0&tokens_per_s=150"
+PACED = "first_token_s=0&tokens_per_s=300"
 
 each_provider = pytest.mark.parametrize("provider", PROVIDERS.values())
 _chats = itertools.count(1)
@@ -39,12 +39,12 @@ def new_chat() -> str:
 
 
 @pytest.fixture
-async def pages(stage: Stage, driver: Driver) -> AsyncIterator[Open]:
+async def pages(stage: Stage, browser: Driver) -> AsyncIterator[Open]:
     """Open pages; they are closed at the end."""
     async with AsyncExitStack() as stack:
 
         def page(model: str, base: str = stage.url, **options: Any) -> Page:
-            opened = Page(driver, base, model=model, **{"chat": new_chat(), **options})
+            opened = Page(browser, base, model=model, **{"chat": new_chat(), **options})
             stack.push_async_callback(opened.close)
             return opened
 

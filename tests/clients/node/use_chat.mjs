@@ -5,8 +5,8 @@ import { Window } from 'happy-dom';
 import { createElement, useEffect } from 'react';
 
 const window = new Window({ url: 'http://127.0.0.1/' });
-globalThis.window = window;
-globalThis.document = window.document;
+Object.assign(globalThis, { window, document: window.document });
+if (!globalThis.navigator) globalThis.navigator = window.navigator; // newer versions of Node have their own
 const { createRoot } = await import('react-dom/client');
 
 export async function open({ base, chat, model, resume, messages }, outcome, signal, see, inbox) {
@@ -29,17 +29,21 @@ export async function open({ base, chat, model, resume, messages }, outcome, sig
     });
     Object.assign(page, shown);
     page.show = () => see({ status: page.status, error: page.error?.message ?? null, messages: page.messages, ...heard });
-    useEffect(() => page.show(), [shown.messages, shown.status, shown.error]);
+    useEffect(() => {
+      page.show();
+    }, [shown.messages, shown.status, shown.error]);
     return null;
   }
 
-  const root = createRoot(document.createElement('div'));
-  const closed = new Promise((resolve) => signal.addEventListener('abort', resolve));
+  let root;
   inbox.on('send', ({ text }) => void page.sendMessage({ text }));
   inbox.on('stop', () => void page.stop());
   inbox.on('resume', () => void page.resumeStream());
   inbox.on('again', () => void page.regenerate());
-  root.render(createElement(Page));
-  await closed;
+  await new Promise((resolve, reject) => {
+    root = createRoot(document.createElement('div'), { onUncaughtError: reject });
+    root.render(createElement(Page));
+    signal.addEventListener('abort', resolve);
+  });
   root.unmount();
 }
