@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import msgspec
 import openai
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,14 +74,17 @@ def deltas(stream: bytes) -> list[dict[str, Any]]:
     return [choice["delta"] for chunk in chunks(stream) for choice in chunk["choices"]]
 
 
-def read(stream: bytes) -> list[ChatCompletionChunk]:
-    """What the official SDK makes of the bytes."""
+def client(stream: bytes) -> openai.OpenAI:
+    """The official SDK, to which the bytes are the answer."""
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
     transport = httpx2.MockTransport(lambda _request: response)
-    with openai.OpenAI(
-        api_key="k", base_url="http://a.example/v1", http_client=httpx2.Client(transport=transport), max_retries=0
-    ) as client:
-        return list(client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True))
+    return openai.OpenAI(api_key="k", base_url="http://a.example/v1", http_client=httpx2.Client(transport=transport), max_retries=0)
+
+
+def read(stream: bytes) -> list[ChatCompletionChunk]:
+    """What the official SDK makes of the bytes."""
+    with client(stream) as sdk:
+        return list(sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True))
 
 
 def accumulated(stream: bytes) -> dict[str, Any]:
@@ -192,6 +196,24 @@ def test_calls_that_alternate() -> None:
         ("c1", "look", '{"a":1}'),
         ("c2", "stop", '{"b":2}'),
     ]
+
+
+def test_the_sdks_own_helper_parses_what_was_asked_for() -> None:
+    class Answer(pydantic.BaseModel):
+        a: int
+
+    stream = said(ev.Thinking(index=0, text="hm", kind="raw"), *text('{"a"', ": 1}", index=1), END, body=WITH_USAGE)
+    with (
+        client(stream) as sdk,
+        sdk.chat.completions.stream(model="m", messages=[{"role": "user", "content": "x"}], response_format=Answer) as helper,
+    ):
+        kinds = [event.type for event in helper]
+        completion = helper.get_final_completion()
+    assert completion.choices[0].message.parsed == Answer(a=1)
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 15
+    assert kinds.count("content.delta") == 2
+    assert kinds.count("content.done") == 1
 
 
 def test_a_call_without_arguments_has_an_empty_object_that_clients_can_parse() -> None:
@@ -421,10 +443,19 @@ def test_the_id_of_a_frame_is_not_forwarded_and_its_lines_stay_lines() -> None:
     assert len(read(stream)) == 2
 
 
-def test_the_usage_chunk_is_taken_from_clients_that_did_not_ask() -> None:
-    assert forwarded([*frames(CHUNK % b"a", STOP, USAGE_CHUNK), OVER], END) == forwarded([*frames(CHUNK % b"a", STOP), OVER], END)
-    spaced = USAGE_CHUNK.replace(b'"choices":[]', b'"choices" : [ ]')
-    assert forwarded([*frames(CHUNK % b"a", spaced), OVER], END) == forwarded([*frames(CHUNK % b"a"), OVER], END)
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        USAGE_CHUNK,
+        USAGE_CHUNK.replace(b'"choices":[]', b'"choices" : [ ]'),
+        USAGE_CHUNK.replace(b'"choices":[]', b'"choices":null'),
+        USAGE_CHUNK.replace(b'"choices":[],', b""),
+        USAGE_CHUNK.replace(b'"choices":[]', b'"choices":[],"odd":NaN'),
+    ],
+)
+def test_the_usage_chunk_is_taken_from_clients_that_did_not_ask(chunk: bytes) -> None:
+    assert forwarded([*frames(CHUNK % b"a", STOP, chunk), OVER], END) == forwarded([*frames(CHUNK % b"a", STOP), OVER], END)
+    assert chunk in forwarded([*frames(CHUNK % b"a", STOP, chunk), OVER], END, WITH_USAGE)
 
 
 @pytest.mark.parametrize(

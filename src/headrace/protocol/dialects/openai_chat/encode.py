@@ -65,11 +65,10 @@ _LOST = ev.Error(
 )
 _CONTEXT_LENGTH = re.compile(r"(?i)context.?length|context.?window|prompt is too long|maximum context")
 # What a chunk without choices may hold beside its usage that its client would miss.
-_SUBSTANCE = ("prompt_filter_results", "moderation", "citations", "search_results")
+_SUBSTANCE = ("error", "prompt_filter_results", "moderation", "citations", "search_results")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "none")
 
-_NO_ERROR = (NO_RAW, NULL)
-_NO_USAGE = (NO_RAW, NULL)
+_NOTHING = (NO_RAW, NULL)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -235,9 +234,9 @@ class OpenAIChatStream(Encoding):
             except (msgspec.DecodeError, RecursionError):
                 self._forward_odd(event)
                 continue
-            if chunk.choices is NO_RAW or chunk.error not in _NO_ERROR or event.event == "error":
+            if chunk.choices is NO_RAW or chunk.error not in _NOTHING or event.event == "error":
                 self._forward_odd(event)
-            elif self._wants_usage or chunk.usage in _NO_USAGE or not _is_usage_only(event.data):
+            elif self._wants_usage or chunk.usage in _NOTHING or not _is_usage_only(loads(event.data)):
                 self._begun = True
                 out.append(frame(event))
         if len(out) == 1:
@@ -258,6 +257,8 @@ class OpenAIChatStream(Encoding):
         except ValueError:
             return
         if not isinstance(value, dict):
+            return
+        if not self._wants_usage and _is_usage_only(value):
             return
         if value.get("error"):
             if read_error(value).error_class() is not UpstreamAuth:
@@ -404,10 +405,6 @@ _TAKERS: dict[type[ev.Event], Callable[[OpenAIChatStream, Any], None]] = {
 }
 
 
-def _is_usage_only(data: bytes) -> bool:
+def _is_usage_only(chunk: dict[str, Any]) -> bool:
     """Whether a chunk has no choices and is there for its usage alone."""
-    try:
-        value = loads(data)
-    except ValueError:
-        return False
-    return not value.get("choices") and bool(value.get("usage")) and not any(value.get(name) for name in _SUBSTANCE)
+    return not chunk.get("choices") and bool(chunk.get("usage")) and not any(chunk.get(name) for name in _SUBSTANCE)
