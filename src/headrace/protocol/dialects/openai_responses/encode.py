@@ -98,7 +98,7 @@ class ResponsesEncoding(Encoding):
             self._forwarded = Forwarded()
         self._forwarded.take(frames)
         if self._after < 0:
-            return b"".join([frame(event) for event in frames])
+            return frame(frames[0]) if len(frames) == 1 else b"".join([frame(event) for event in frames])
         return b"".join([frame(event) for event in frames if self._is_new(event)])
 
     def _is_new(self, event: SSEEvent) -> bool:

@@ -155,7 +155,8 @@ def _item(item: dict[str, Any], where: str) -> tuple[Role, list[Part]]:
         case "reasoning":
             return "assistant", _reasoning(item, where)
         case "item_reference":
-            raise BadRequest("This item is not stored here: send the item itself (and `store` false, with clients that can).", field=where)
+            message = "No item is stored here under that id. Send the item itself, as clients do when `store` is false."
+            raise BadRequest(message, field=where)
         case str():
             raise BadRequest(f"An item of type {kind[:64]} cannot be translated. {_ONLY_OPENAI}", field=f"{where}.type")
         case _:
