@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.protocol.dialects import Dialect
 from headrace.protocol.dialects.openai_responses.decode import OpenAIResponsesDecoder
-from headrace.protocol.dialects.openai_responses.request import QUIRKS, auth_headers, build_request, forward_request
+from headrace.protocol.dialects.openai_responses.request import QUIRKS, VENDORS, auth_headers, build_request, forward_request
 from headrace.protocol.provider_error import body_message
 
 DIALECT = Dialect(
@@ -15,4 +15,5 @@ DIALECT = Dialect(
     error_message=body_message,
     forward_request=forward_request,
     quirks=QUIRKS,
+    vendors=VENDORS,
 )

@@ -11,8 +11,9 @@ https://platform.openai.com/docs/api-reference/responses-streaming
    leave out any of the events in between. What came in pieces is not compared with its finished form.
 5. Each part of a message and of a summary is a block of its own. They close with their item, because a vendor may end its
    reasoning after the text has begun. `phase`, which tells remarks between two calls from the answer, has no place in our events.
-6. `encrypted_content` is the `signature` of the reasoning that it belongs to, or `redacted` where none of that is shown. Only that of
-   the finished item is whole. Either goes back in a later request, see `request`.
+6. `encrypted_content` is the `signature` of the reasoning that it belongs to, or `redacted` where none of that is shown: behind the
+   item's id and a colon, because some vendors want the id back with it. Only that of the finished item is whole. Either goes back in a
+   later request, see `request`.
 7. Tools that the provider runs itself, custom tools (whose input is free text and no call in our words) and items of types that are
    not known here are `data` events named `openai_responses.<type>`, one for each whole item. Their progress is not told.
 8. An `error` is the end, also where `response.failed` follows. But a reader of the provider's own frames gets those as far as an
@@ -40,6 +41,7 @@ from headrace.protocol.dialects.openai_responses.item import (
     identity,
     kind_of,
     parts,
+    seal,
 )
 from headrace.protocol.lenient import count, dicts, load_dict, loads, raw, string, whole
 from headrace.protocol.provider_error import error_event, plain_error_event, public_text, read_error
@@ -219,7 +221,7 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
             for kind, position, part in parts(shape):
                 if kind == "text":
                     self._tell_annotations(item, position, part)
-        sealed = string(shape.get("encrypted_content"))
+        sealed = seal(shape)
         if not sealed:
             return
         if item.thinking is not None:

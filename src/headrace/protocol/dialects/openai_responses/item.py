@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +23,9 @@ PARTS: dict[str, PartKind] = {
     "reasoning_text": "raw",
     "summary_text": "summary",
 }
+
+# Ids have no colon, and neither have the signatures of other dialects, which are base64.
+_SEAL = re.compile(r"([\w.-]{0,200}):(.+)", re.ASCII | re.DOTALL)
 
 
 class Item:
@@ -63,6 +67,20 @@ def kind_of(shape: dict[str, Any]) -> ItemKind:
 def identity(shape: dict[str, Any]) -> tuple[str, str]:
     """Return what tells one item from another in the same place."""
     return string(shape.get("type")), string(shape.get("call_id")) or string(shape.get("id"))
+
+
+def seal(shape: dict[str, Any]) -> str:
+    """Return the sealed reasoning of a finished item with the item's id, which some vendors want back with it; empty for none."""
+    sealed, id = string(shape.get("encrypted_content")), string(shape.get("id"))
+    if not sealed:
+        return ""
+    return told if _SEAL.fullmatch(told := f"{id}:{sealed}") else f":{sealed}"
+
+
+def unseal(told: str | None) -> tuple[str, str] | None:
+    """Return id and `encrypted_content` of what `seal` told; None for the signature of any other dialect."""
+    match = _SEAL.fullmatch(told or "")
+    return (match[1], match[2]) if match else None
 
 
 def parts(shape: dict[str, Any]) -> Iterator[tuple[PartKind | None, int, dict[str, Any]]]:

@@ -6,29 +6,42 @@ The conversation is a flat list of items: messages, calls, results and reasoning
 
 - `stop` and `top_k` do not exist, and are refused. `ok` of a tool's result is told by its content.
 - Reasoning goes back as it came, by its `encrypted_content`, which is the `signature` (or `redacted`) of our thinking parts; the
-  thinking parts before it that have neither are its other summaries. Reasoning that was not encrypted is left out, and so is
-  reasoning that no text and no call follows: the API refuses it.
+  thinking parts before it that have neither are its other summaries. Reasoning that was not encrypted, or signed by a provider of
+  another dialect, is left out, unless the vendor wants it back as text; and so is reasoning that no text and no call follows: the API
+  refuses it.
 
-The quirks, data of a provider's configuration:
+A client's own body goes on as it came, but for reasoning that this relay told in the place of a provider of another dialect: nobody
+here could read what is sealed in it.
+
+What vendors want differently is data in their configuration, never a comparison of a name here; `VENDORS` has such data for those that
+are known. The quirks:
 
 - `store` (false): let the provider keep the answer. Without it, the reasoning is asked for in encrypted form.
 - `encrypted_reasoning` (true): whether the vendor knows `include: ["reasoning.encrypted_content"]`.
+- `reasoning_ids` (true): send the ids of reasoning back. A vendor may look them up, and then miss those that it did not store.
+- `reasoning_text` (false): whether the vendor takes reasoning back as text, where it was not encrypted.
 - `reasoning_effort` (true): whether the vendor knows that field. A token budget is sent as the effort that is nearest to it.
+- `efforts` (all): the efforts that it knows. Any other is sent as the nearest; "none" is left out where it is not known.
 - `reasoning_summary` ("auto"): which summary of its reasoning to ask for; false for none.
 - `system_role` ("system"): of system messages inside the conversation; or "developer".
-- `send_metadata` (false): send `metadata` along. Its `user_id` goes into `user` in any case.
+- `user` (true): send `metadata.user_id` as `user`.
+- `send_metadata` (false): send `metadata` along.
 - `extra_body`: more fields, which stand above ours.
-- `path` ("/responses").
+- `path` ("/responses"), `api_version` (none): where to; the second as Azure's `api-version`.
+- `line_bytes_max`: of the decoder.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.openai_responses.item import unseal
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -45,7 +58,11 @@ from headrace.protocol.request import (
 
 _encode = msgspec.json.Encoder().encode
 # The least budget of tokens that each effort stands for, from the greatest down.
-_EFFORTS = ((8192, "high"), (2048, "medium"), (0, "low"))
+_BUDGETS = ((8192, "high"), (2048, "medium"), (0, "low"))
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+# The id of an item of reasoning that the relay's own surface told, and the mark of what is sealed in one by another vendor.
+_OWN_ID = re.compile(r"rs_[0-9a-f]{32}_\d+")
+_FOREIGN = "redacted:"
 
 QUIRKS = frozenset(
     (
@@ -53,6 +70,11 @@ QUIRKS = frozenset(
         "encrypted_reasoning",
         "reasoning_effort",
         "reasoning_summary",
+        "reasoning_ids",
+        "reasoning_text",
+        "efforts",
+        "user",
+        "api_version",
         "system_role",
         "send_metadata",
         "extra_body",
@@ -60,6 +82,14 @@ QUIRKS = frozenset(
         "line_bytes_max",
     )
 )
+# What is known of vendors, as of 2026; whoever knows better sets the quirk. One without an entry here needs none that is known.
+VENDORS: dict[str, dict[str, object]] = {
+    # Where the model called tools, it needs its reasoning to go on.
+    "deepseek": {"reasoning_text": True, "efforts": ("high", "max")},
+    "openrouter": {"efforts": _EFFORTS[:-1]},
+    # Its models differ in whether they know an effort, and those that do not refuse the request.
+    "xai": {"reasoning_effort": False},
+}
 
 
 def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
@@ -91,10 +121,7 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     if request.answer_format is not None:
         body["text"] = {"format": _format(request.answer_format)}
     body |= _reasoning(request, quirks, store=store) | _metadata(request, quirks)
-    extra = quirks.get("extra_body")
-    if isinstance(extra, Mapping):
-        body |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/responses"), body=_encode(body))
+    return _upstream(body, quirks)
 
 
 def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
@@ -104,10 +131,27 @@ def forward_request(body: dict[str, Any], model: str, quirks: Mapping[str, objec
     """
     forwarded = {**body, "model": model, "stream": True}
     forwarded.pop("background", None)
+    items = body.get("input")
+    if isinstance(items, list) and any(_is_foreign(item) for item in items):
+        forwarded["input"] = [item for item in items if not _is_foreign(item)]
+    return _upstream(forwarded, quirks)
+
+
+def _is_foreign(item: object) -> bool:
+    if not isinstance(item, dict) or item.get("type") != "reasoning":
+        return False
+    id, sealed = item.get("id"), item.get("encrypted_content")
+    return (isinstance(id, str) and _OWN_ID.fullmatch(id) is not None) or (isinstance(sealed, str) and sealed.startswith(_FOREIGN))
+
+
+def _upstream(body: dict[str, Any], quirks: Mapping[str, object]) -> UpstreamRequest:
     extra = quirks.get("extra_body")
     if isinstance(extra, Mapping):
-        forwarded |= extra
-    return UpstreamRequest(path=str(quirks.get("path") or "/responses"), body=_encode(forwarded))
+        body |= extra
+    path = str(quirks.get("path") or "/responses")
+    if version := quirks.get("api_version"):
+        path += f"{'&' if '?' in path else '?'}api-version={quote(str(version), safe='')}"
+    return UpstreamRequest(path=path, body=_encode(body))
 
 
 def auth_headers(api_key: str) -> dict[str, str]:
@@ -130,7 +174,7 @@ def _input(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[str,
             case "user":
                 items += _user(message, where)
             case "assistant":
-                items += _assistant(message, where)
+                items += _assistant(message, where, quirks)
             case "tool":
                 items += _tool_results(message, where)
     return _without_loose_reasoning(items)
@@ -163,11 +207,13 @@ def _user(message: Message, where: str) -> list[dict[str, Any]]:
     return [*results, {"role": "user", "content": content}] if content else results
 
 
-def _assistant(message: Message, where: str) -> list[dict[str, Any]]:
+def _assistant(message: Message, where: str, quirks: Mapping[str, object]) -> list[dict[str, Any]]:
     """Return text, calls and reasoning in their order; neighbouring texts are one message."""
     items: list[dict[str, Any]] = []
     summaries: list[str] = []
     for position, part in enumerate(message.parts()):
+        if any(summaries) and quirks.get("reasoning_text") and not isinstance(part, ThinkingPart):
+            items.append({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "".join(summaries)}]})
         match part:
             case TextPart(text=text):
                 if items and items[-1].get("role") == "assistant":
@@ -178,9 +224,12 @@ def _assistant(message: Message, where: str) -> list[dict[str, Any]]:
                 arguments = _encode(part.arguments).decode()
                 items.append({"type": "function_call", "call_id": part.tool_call_id, "name": part.name, "arguments": arguments})
             case ThinkingPart():
-                summaries.append(part.text)
-                if sealed := part.signature or part.redacted:
-                    items.append(_reasoning_item(summaries, sealed))
+                told = part.signature or part.redacted
+                sealed = unseal(told)
+                # What another dialect signed is no summary of ours, but still text.
+                summaries = [*summaries, part.text] if sealed or not told or quirks.get("reasoning_text") else []
+                if sealed:
+                    items.append(_reasoning_item(summaries, *sealed, quirks))
                     summaries = []
                 continue
             case _:
@@ -189,10 +238,10 @@ def _assistant(message: Message, where: str) -> list[dict[str, Any]]:
     return [item for item in items if item.get("content") != ""]
 
 
-def _reasoning_item(summaries: list[str], sealed: str) -> dict[str, Any]:
-    """Without its id, which only an answer that the provider stored needs."""
+def _reasoning_item(summaries: list[str], id: str, sealed: str, quirks: Mapping[str, object]) -> dict[str, Any]:
     summary = [{"type": "summary_text", "text": text} for text in summaries if text]
-    return {"type": "reasoning", "summary": summary, "encrypted_content": sealed}
+    item: dict[str, Any] = {"type": "reasoning", "summary": summary, "encrypted_content": sealed}
+    return item | {"id": id} if id and quirks.get("reasoning_ids", True) else item
 
 
 def _without_loose_reasoning(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -284,8 +333,8 @@ def _reasoning(request: ChatRequest, quirks: Mapping[str, object], *, store: boo
     if effort is None:
         return {}
     reasoning: dict[str, Any] = {}
-    if quirks.get("reasoning_effort", True):
-        reasoning["effort"] = effort
+    if quirks.get("reasoning_effort", True) and (known := _known_effort(effort, quirks)):
+        reasoning["effort"] = known
     if effort == "none":
         return {"reasoning": reasoning} if reasoning else {}
     if summary := quirks.get("reasoning_summary", "auto"):
@@ -305,13 +354,23 @@ def _effort(request: ChatRequest) -> str | None:
     if thinking.effort is not None:
         return thinking.effort
     budget = thinking.budget_tokens
-    return "medium" if budget is None else next(effort for least, effort in _EFFORTS if budget >= least)
+    return "medium" if budget is None else next(effort for least, effort in _BUDGETS if budget >= least)
+
+
+def _known_effort(effort: str, quirks: Mapping[str, object]) -> str | None:
+    """Return the effort that the vendor knows and that is nearest, the lesser of two; never another for none."""
+    given = quirks.get("efforts")
+    known = [word for word in _EFFORTS if not isinstance(given, list | tuple) or word in given]
+    if effort in known or effort == "none":
+        return effort if effort in known else None
+    place = _EFFORTS.index(effort)
+    return min((word for word in known if word != "none"), key=lambda word: abs(_EFFORTS.index(word) - place), default=None)
 
 
 def _metadata(request: ChatRequest, quirks: Mapping[str, object]) -> dict[str, Any]:
     metadata = request.metadata or {}
     fields: dict[str, Any] = {}
-    if isinstance(metadata.get("user_id"), str):
+    if isinstance(metadata.get("user_id"), str) and quirks.get("user", True):
         fields["user"] = metadata["user_id"]
     if metadata and quirks.get("send_metadata", False):
         for name, value in metadata.items():
