@@ -246,6 +246,26 @@ def test_calls_of_one_id_are_two_and_may_alternate() -> None:
     assert calls(named("calls that alternate")) == [("call_0", "one", "{}", True), ("call_0-2", "two", '{"b":2}', True)]
 
 
+@pytest.mark.parametrize("ids", [("rs", "msg", "fc"), ("x", "x", "x")], ids=["ids that hold", "ids that change"])
+def test_without_an_index_the_id_tells_and_then_the_order(ids: tuple[str, str, str]) -> None:
+    rs, msg, fc = ids
+    call = {"type": "function_call", "call_id": "c", "name": "look"}
+    body = (
+        item_added(None, type="reasoning", id="rs")
+        + said("response.reasoning_text.delta", item_id=rs, delta="Hm")
+        + item_done(None, type="reasoning", id=rs, content=[{"type": "reasoning_text", "text": "Hm"}])
+        + item_added(None, type="message", id="msg", content=[])
+        + said("response.output_text.delta", item_id=msg, delta="Yes")
+        + item_done(None, type="message", id=msg, content=[{"type": "output_text", "text": "Yes"}])
+        + item_added(None, **call, id="fc", arguments="")
+        + said("response.function_call_arguments.delta", item_id=fc, delta="{}")
+        + item_done(None, **call, id=fc, arguments="{}")
+    )
+    events = run(created(), body, ended())
+    assert (thinking(events), text(events), calls(events)) == ("Hm", "Yes", [("c", "look", "{}", True)])
+    assert blocks(events) == ["thinking", "text", "tool_call"]
+
+
 def test_a_place_that_is_used_again_is_another_call() -> None:
     first = item_added(0, type="function_call", call_id="a", name="one") + said(
         "response.function_call_arguments.delta", output_index=0, delta="{}"
@@ -341,6 +361,13 @@ def test_items_that_are_not_in_our_words_are_data(kind: str) -> None:
 
 def test_an_item_that_never_finished_is_told_as_it_was_announced() -> None:
     assert of(run(item_added(0, type="shell_call", id="sh"), ended()), ev.Data)[0].data == {"type": "shell_call", "id": "sh"}
+
+
+def test_what_a_search_found_are_sources() -> None:
+    results = [{"url": "https://a.example/", "title": "A", "snippet": "s"}, {"file_id": "f"}, 5]
+    events = run(item_done(0, type="search_results", results=results), text_item(1, "ok"), ended())
+    assert of(events, ev.Source) == [ev.Source(url="https://a.example/", title="A", text="s")]
+    assert len(of(events, ev.Data)) == 1
 
 
 def test_citations_are_sources_of_their_text() -> None:

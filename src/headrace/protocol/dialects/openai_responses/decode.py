@@ -15,7 +15,8 @@ https://platform.openai.com/docs/api-reference/responses-streaming
    item's id and a colon, because some vendors want the id back with it. Only that of the finished item is whole. Either goes back in a
    later request, see `request`.
 7. Tools that the provider runs itself, custom tools (whose input is free text and no call in our words) and items of types that are
-   not known here are `data` events named `openai_responses.<type>`, one for each whole item. Their progress is not told.
+   not known here are `data` events named `openai_responses.<type>`, one for each whole item. Their progress is not told. Citations,
+   and the addresses that a search found, are `source` events; a cited file has a name but no address.
 8. An `error` is the end, also where `response.failed` follows. But a reader of the provider's own frames gets those as far as an
    official SDK would read, so the verdict then waits for the stream's own end. The same holds for a second answer inside this one.
 """
@@ -41,6 +42,7 @@ from headrace.protocol.dialects.openai_responses.item import (
     identity,
     kind_of,
     parts,
+    result_sources,
     seal,
 )
 from headrace.protocol.lenient import count, dicts, load_dict, loads, raw, string, whole
@@ -151,7 +153,7 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
 
     def _take_item_added(self, taken: ResponseEvent) -> None:
         shape = load_dict(taken.item)
-        key = self._place(taken, shape)
+        key = taken.output_index if taken.output_index is not None else self._new_place()
         item = self._items.get(key)
         if item is not None:
             if identity(item.shape) == identity(shape) and (identity(shape)[1] or not item.told):
@@ -161,27 +163,31 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
 
     def _take_item_done(self, taken: ResponseEvent) -> None:
         shape = load_dict(taken.item)
-        key = self._place(taken, shape)
+        key = self._place(taken, shape.get("id"), kind_of(shape))
         item = self._items.get(key)
+        once = taken.output_index, identity(shape)
         if item is None or (item.shape and item.kind != kind_of(shape)):
-            if (key, identity(shape)) in self._done_items:
+            if once in self._done_items:
                 return
             if item is not None:
                 self._finish_item(key, item, None)
             item = self._open_item(key, shape)
-        self._done_items.add((key, identity(shape)))
+        self._done_items.add(once)
         self._finish_item(key, item, shape)
 
-    def _place(self, taken: ResponseEvent, shape: dict[str, Any] | None = None) -> Hashable:
-        """Return what the item of an event is kept by (note 3)."""
+    def _place(self, taken: ResponseEvent, id: object, kind: ItemKind | None = None) -> Hashable:
+        """Return what the item of an event is kept by (note 3): one of that id, else the last one, which must be of the `kind` if given."""
         if taken.output_index is not None:
             return taken.output_index
-        id = string(taken.item_id) if shape is None else string(shape.get("id"))
         if id:
             for key, item in self._items.items():
                 if item.shape.get("id") == id:
                     return key
-        return self._last if shape is None and self._last in self._items else ("id", id)
+        last = self._items.get(self._last)
+        return self._last if last is not None and kind in (None, last.kind) else self._new_place()
+
+    def _new_place(self) -> Hashable:
+        return "item", self._number
 
     def _open_item(self, key: Hashable, shape: dict[str, Any], kind: ItemKind | None = None) -> Item:
         item = self._items[key] = Item(self._number, shape, kind or kind_of(shape))
@@ -193,7 +199,7 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
 
     def _item(self, taken: ResponseEvent, kind: ItemKind) -> Item:
         """Return the item that an event is about; one that was never announced opens now."""
-        key = self._place(taken)
+        key = self._place(taken, taken.item_id)
         item = self._items.get(key)
         if item is not None and item.kind == "call" != kind:
             self._finish_item(key, item, None)
@@ -207,7 +213,7 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
             self._finish_call(item, shape, truncated=truncated)
         elif item.kind == "opaque":
             if whole_shape := shape or item.shape:
-                self._writer.events.append(data_event(whole_shape, "item"))
+                self._writer.events += data_event(whole_shape, "item"), *result_sources(whole_shape)
         elif shape is not None:
             self._tell_parts(item, shape)
         for block in [block for block in self._writer.open if isinstance(block, tuple) and block[0] == item.number]:

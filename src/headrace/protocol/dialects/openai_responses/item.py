@@ -10,6 +10,7 @@ from headrace.protocol import events as ev
 from headrace.protocol.lenient import dicts, encodable, string
 
 NAME_CHARACTERS_MAX = 64
+_SOURCES_MAX = 1000
 
 ItemKind: TypeAlias = Literal["message", "reasoning", "call", "opaque"]
 PartKind: TypeAlias = Literal["text", "refusal", "raw", "summary"]
@@ -25,7 +26,7 @@ PARTS: dict[str, PartKind] = {
 }
 
 # Ids have no colon, and neither have the signatures of other dialects, which are base64.
-_SEAL = re.compile(r"([\w.-]{0,200}):(.+)", re.ASCII | re.DOTALL)
+_SEAL = re.compile(r"([^:\s]{0,1000}):(.+)", re.DOTALL)
 
 
 class Item:
@@ -110,6 +111,15 @@ def annotation_event(annotation: dict[str, Any], index: int | None) -> ev.Event:
             return ev.Source(url="", title=title, index=index, text=string(annotation.get("quote")) or None)
         case _:
             return data_event(annotation, "annotation")
+
+
+def result_sources(shape: dict[str, Any]) -> list[ev.Source]:
+    """Return what a search of the provider's own found, as Perplexity tells it."""
+    return [
+        ev.Source(url=url, title=string(result.get("title")) or None, text=string(result.get("snippet")) or None)
+        for result in dicts(shape.get("results"))[:_SOURCES_MAX]
+        if (url := string(result.get("url")))
+    ]
 
 
 def data_event(shape: dict[str, Any], otherwise: str) -> ev.Data:
