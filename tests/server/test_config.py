@@ -11,7 +11,8 @@ import pytest
 from headrace.engine.streams import Settings
 from headrace.errors import BadRequest, ConfigError, UnknownModel
 from headrace.policy.retry import RetryPolicy
-from headrace.server.config import Catalogue, Config, StreamConfig, load
+from headrace.protocol.request import ChatRequest, Message, Tool
+from headrace.server.config import Catalogue, Config, StreamConfig, SurfaceConfig, load
 
 PROVIDER = """
 [providers.openai]
@@ -129,6 +130,7 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
     assert catalogue.providers["openai"].line.capacity == 8
 
 
+SHORT = PROVIDER + PROVIDER.replace("openai", "other", 1) + '[models.fast]\ntargets = ["openai/x"]\n[models.fast.short_turns]\n'
 WRONG = [
     # what is in the file, and what the message must say
     ("[server", ["not TOML", "headrace.toml"]),
@@ -174,7 +176,30 @@ WRONG = [
     (PROVIDER + "queue_max = -1", ["providers.openai.queue_max", "0"]),
     (PROVIDER + "warm_connections = -1", ["providers.openai.warm_connections", "0"]),
     (PROVIDER + 'ca_file = "/nowhere/ca.pem"', ["providers.openai.ca_file", "/nowhere/ca.pem"]),
+    (PROVIDER + 'vendor = "mistrall"', ["providers.openai.vendor", "'mistrall' is not known", "cerebras", "mistral"]),
+    (
+        PROVIDER.replace("openai_chat", "gemini") + 'vendor = "google"',
+        ["providers.openai.vendor", "'google'", "the dialect gemini needs none"],
+    ),
+    (PROVIDER + "vendor = 1", ["providers.openai.vendor", "str"]),
+    (
+        PROVIDER + "quirks = { max_token_field = 'x' }",
+        ["providers.openai.quirks.max_token_field", "openai_chat knows no such quirk", "Did you mean 'max_tokens_field'?"],
+    ),
+    (PROVIDER + "quirks = { zzz = 1 }", ["providers.openai.quirks.zzz", "There are: api_version, ", "include_usage", ", user."]),
+    (PROVIDER + "quirks = { cache_ttl = '1h' }", ["quirks.cache_ttl", "openai_chat knows no such quirk"]),
+    (PROVIDER + 'vendor = "xai"\nquirks = { top_kk = true }', ["quirks.top_kk", "Did you mean 'top_k'?"]),
+    (PROVIDER + "quirks = ['top_k']", ["providers.openai.quirks", "object"]),
     (PROVIDER + "[models.fast]\ntargets = []", ["models.fast.targets", "empty"]),
+    (SHORT + "targets = []", ["models.fast.short_turns.targets", "empty"]),
+    (SHORT + 'targets = ["opanai/x"]', ["models.fast.short_turns.targets", "There is no model 'opanai/x'"]),
+    (SHORT + 'targets = ["other/x", "openai/"]', ["models.fast.short_turns.targets", "'openai/'"]),
+    (SHORT + "characters_max = 10", ["models.fast.short_turns", "targets"]),
+    (SHORT + 'targets = ["openai/x"]\ncharacters_max = 0', ["models.fast.short_turns.characters_max", "1"]),
+    (SHORT + 'targets = ["openai/x"]\ncharacter_max = 9', ["models.fast.short_turns", "character_max"]),
+    (PROVIDER + "[surfaces.openai]", ["surfaces.openai", "ag_ui, ai_sdk, anthropic, openai_chat, openai_responses"]),
+    (PROVIDER + "[surfaces.gemini]", ["surfaces.gemini", "no such surface"]),
+    ("[stream]\nreply_bytes_max = 0", ["stream.reply_bytes_max", "1"]),
     (PROVIDER + "[models.fast]", ["models.fast", "targets"]),
     (PROVIDER + '[models.fast]\ntarget = ["openai/x"]', ["models.fast", "Did you mean 'targets'"]),
     (PROVIDER + PROVIDER.replace("openai", "other", 1) + '[models.fast]\ntargets = ["opanai/x"]', ["models.fast.targets", "opanai/x"]),
@@ -345,3 +370,172 @@ def test_what_is_wrong_with_providers_and_models_is_said_before_anything_starts(
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(said)):
         load(path)
+
+
+# --- which provider a bare name goes to ------------------------------------------------------------------------------------
+
+MANY = """
+[providers.a]
+dialect = "openai_chat"
+base_url = "https://a.example.com"
+passthrough = true
+
+[providers.b]
+dialect = "anthropic"
+base_url = "https://b.example.com"
+passthrough = true
+
+[providers.c]
+dialect = "anthropic"
+base_url = "https://c.example.com"
+passthrough = true
+models = ["known"]
+
+[providers.d]
+dialect = "openai_responses"
+base_url = "https://d.example.com"
+models = ["listed"]
+
+[models.alias]
+targets = ["a/x"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect", "provider"),
+    [
+        ("any", "openai_chat", "a"),
+        ("any", "anthropic", "b"),  # the first of two
+        ("any/with/slashes", "anthropic", "b"),
+        ("known", "openai_chat", "c"),  # who lists it knows it, whatever language it speaks
+        ("listed", "openai_chat", "d"),
+        ("c/any", "openai_chat", "c"),
+        ("alias", "anthropic", "a"),
+        ("any", "openai_responses", None),  # the one that speaks it takes no name but its own
+        ("any", "ai_sdk", None),  # a dialect that no provider speaks
+        ("any", None, None),
+    ],
+)
+def test_a_bare_name_goes_first_to_who_speaks_the_caller_s_dialect(
+    tmp_path: Path, model: str, dialect: str | None, provider: str | None
+) -> None:
+    catalogue = Catalogue(config_of(tmp_path, MANY), "http://127.0.0.1:1")
+    if provider is None:
+        with pytest.raises(UnknownModel):
+            catalogue.targets(model, dialect)
+    else:
+        assert [target.provider.name for target in catalogue.targets(model, dialect)] == [provider]
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic", "openai_responses", "ai_sdk", None])
+def test_the_only_provider_takes_a_bare_name_in_every_dialect(tmp_path: Path, dialect: str | None) -> None:
+    catalogue = Catalogue(config_of(tmp_path, PROVIDER + "[simulator]\nenabled = true"), "http://127.0.0.1:1")
+
+    assert [(target.provider.name, target.model) for target in catalogue.targets("any", dialect)] == [("openai", "any")]
+
+
+def test_the_simulator_takes_no_bare_name() -> None:
+    catalogue = Catalogue(load(None, {}), "http://127.0.0.1:1")
+    for dialect in ("openai_chat", "anthropic", "openai_responses"):
+        with pytest.raises(UnknownModel):
+            catalogue.targets("any", dialect)
+
+
+def test_the_simulator_is_there_in_every_dialect_of_providers() -> None:
+    catalogue = Catalogue(load(None, {}), "http://127.0.0.1:1")
+
+    assert {name: (provider.dialect.name, provider.prefix) for name, provider in catalogue.providers.items()} == {
+        "simulator": ("openai_chat", "/v1"),
+        "simulator-anthropic": ("anthropic", ""),
+        "simulator-responses": ("openai_responses", "/v1"),
+        "simulator-gemini": ("gemini", "/v1beta"),
+    }
+
+
+# --- vendors and quirks ----------------------------------------------------------------------------------------------------
+
+
+def quirks_of(tmp_path: Path, text: str) -> dict[str, object]:
+    return Catalogue(config_of(tmp_path, PROVIDER + text)).providers["openai"].quirks
+
+
+def test_a_vendor_stands_for_its_quirks(tmp_path: Path) -> None:
+    assert quirks_of(tmp_path, "") == {}
+    assert quirks_of(tmp_path, 'vendor = "mistral"')["tool_call_id_length"] == 9
+
+
+def test_quirks_stand_above_those_of_the_vendor(tmp_path: Path) -> None:
+    known = quirks_of(tmp_path, 'vendor = "mistral"')
+    said = quirks_of(tmp_path, 'vendor = "mistral"\nquirks = { include_usage = true, top_k = true }')
+
+    assert known["include_usage"] is False
+    assert said == {**known, "include_usage": True, "top_k": True}
+
+
+def test_what_one_provider_overrides_is_not_overridden_for_another(tmp_path: Path) -> None:
+    known = quirks_of(tmp_path, 'vendor = "mistral"')
+    quirks_of(tmp_path, 'vendor = "mistral"\nquirks = { tool_call_id_length = 3 }')["user"] = "changed"
+
+    assert quirks_of(tmp_path, 'vendor = "mistral"') == known
+
+
+def test_a_key_in_the_environment_brings_its_vendor_along() -> None:
+    catalogue = Catalogue(load(None, {"MISTRAL_API_KEY": "k", "OPENAI_API_KEY": "k"}))
+
+    assert catalogue.providers["mistral"].quirks["tool_call_id_length"] == 9
+    assert catalogue.providers["openai"].quirks["max_tokens_field"] == "max_completion_tokens"
+
+
+# --- short turns and surfaces ----------------------------------------------------------------------------------------------
+
+SHORT_TURNS = """
+[providers.a]
+dialect = "openai_chat"
+base_url = "https://a.example.com"
+passthrough = true
+
+[models.best]
+targets = ["a/large", "a/other"]
+short_turns = { targets = ["a/small"], characters_max = 5 }
+
+[models.plain]
+targets = ["a/large"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "models"),
+    [
+        ("best", "Hi", ["small", "large", "other"]),  # the usual ones stand behind
+        (None, "Hi", ["small", "large", "other"]),  # the default
+        ("best", "Hello!", ["large", "other"]),
+        ("plain", "Hi", ["large"]),
+        ("a/large", "Hi", ["large"]),  # whoever names a model gets it
+    ],
+)
+def test_short_turns_go_to_a_model_of_their_own(tmp_path: Path, model: str | None, text: str, models: list[str]) -> None:
+    catalogue = Catalogue(config_of(tmp_path, SHORT_TURNS))
+    chat = ChatRequest(messages=[Message(role="user", content=text)])
+
+    assert [target.model for target in catalogue.route(model, lambda: chat)] == models
+
+
+def test_a_turn_with_tools_is_not_short(tmp_path: Path) -> None:
+    chat = ChatRequest(messages=[Message(role="user", content="Hi")], tools=[Tool(name="f")])
+
+    assert [target.model for target in Catalogue(config_of(tmp_path, SHORT_TURNS)).route("best", lambda: chat)] == ["large", "other"]
+
+
+def test_a_request_is_not_read_where_no_rule_asks_what_is_in_it(tmp_path: Path) -> None:
+    def ask() -> ChatRequest:
+        raise AssertionError("was read")
+
+    assert Catalogue(config_of(tmp_path, SHORT_TURNS)).route("plain", ask)
+
+
+def test_a_surface_has_its_defaults_until_the_file_says_otherwise(tmp_path: Path) -> None:
+    config = config_of(tmp_path, PROVIDER + '[surfaces.openai_chat]\nreasoning_field = "none"\n[surfaces.ai_sdk]\nheartbeat = false\n')
+
+    assert config.surface("openai_chat") == SurfaceConfig(reasoning_field="none")
+    assert config.surface("ai_sdk") == SurfaceConfig(heartbeat=False)
+    assert config.surface("anthropic") == SurfaceConfig()

@@ -16,7 +16,7 @@ from headrace.errors import ConfigError
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="Port on 127.0.0.1; 0 takes a free one.")
 @click.option("--list", "list_scripts", is_flag=True, help="List the scripts that a model's name can ask for, and leave.")
 def command(port: int, list_scripts: bool) -> None:
-    """Run the simulated provider: no model, two dialects, and every fault that a real one has shown.
+    """Run the simulated provider: no model, four dialects, and every fault that a real one has shown.
 
     The model's name is the script, with options: "story?first_token_s=20&tokens_per_s=60".
     """
@@ -36,7 +36,10 @@ async def _serve(port: int) -> None:
     except OSError as error:
         raise ConfigError(f"Cannot listen on 127.0.0.1:{port}: {error.strerror}. Choose another with --port.") from None
     try:
-        click.echo(f"The simulator listens on {simulator.base_url}: /v1/chat/completions, /v1/messages, /stats.", err=True)
+        click.echo(
+            f"The simulator listens on {simulator.base_url}: /v1/chat/completions, /v1/responses, /v1/messages, /v1beta/models/…, /stats.",
+            err=True,
+        )
         click.echo("headrace simulate --list names its scripts. Ctrl-C ends it.", err=True)
         await _signalled()
     finally:
