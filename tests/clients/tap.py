@@ -34,6 +34,7 @@ class Tap:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        await self._server.wait_closed()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -54,6 +55,9 @@ class Tap:
         heard = bytearray()
         self._heard.append(heard)
         await asyncio.gather(_pass(reader, back), _pass(there, writer, heard))
+        for ended in (writer, back):
+            with suppress(OSError):
+                await ended.wait_closed()
 
 
 async def _pass(source: asyncio.StreamReader, to: asyncio.StreamWriter, heard: bytearray | None = None) -> None:

@@ -9,7 +9,7 @@ from headrace.simulator import texts
 from .conftest import Stage
 from .node_clients import Driver
 from .outcome import Client
-from .roster import CLIENTS, PROVIDERS
+from .roster import CLIENTS, each_cell, every_cell, model_of
 
 pytestmark = pytest.mark.real
 
@@ -30,16 +30,12 @@ ANSWERS = {
     "call-without-arguments": (f"tool_empty?{SOON}", "calls"),
 }
 
-each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-each_provider = pytest.mark.parametrize("provider", PROVIDERS.values())
 
-
-@each_client
-@each_provider
+@each_cell
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_a_streamed_answer_is_the_whole_answer(stage: Stage, driver: Driver, client: Client, provider: str, answer: str) -> None:
     script, finish = ANSWERS[answer]
-    model = f"{provider}/{script}"
+    model = model_of(provider, script)
 
     streamed = (await client.ask(stage.url, model, tools=finish == "calls")).whole()
     whole = (await client.ask(stage.url, model, stream=False, tools=finish == "calls")).whole()
@@ -50,11 +46,10 @@ async def test_a_streamed_answer_is_the_whole_answer(stage: Stage, driver: Drive
     assert streamed.usage["output"] > 0
 
 
-@each_client
-@each_provider
+@every_cell
 async def test_what_is_streamed_is_what_the_model_said(stage: Stage, driver: Driver, client: Client, provider: str) -> None:
-    story = await client.ask(stage.url, f"{provider}/story?{SOON}")
-    thinking = await client.ask(stage.url, f"{provider}/thinking?{SOON}")
+    story = await client.ask(stage.url, model_of(provider, f"story?{SOON}"))
+    thinking = await client.ask(stage.url, model_of(provider, f"thinking?{SOON}"))
 
     assert story.text == texts.STORY
     assert story.deltas > 1
@@ -63,12 +58,11 @@ async def test_what_is_streamed_is_what_the_model_said(stage: Stage, driver: Dri
         assert thinking.thinking == texts.REASONING
 
 
-@each_client
-@each_provider
+@every_cell
 async def test_parallel_calls_are_gathered_each_for_itself(stage: Stage, driver: Driver, client: Client, provider: str) -> None:
-    one = await client.ask(stage.url, f"{provider}/tool?cut=1&{SOON}", tools=True)
-    several = await client.ask(stage.url, f"{provider}/tools?calls=4&cut=1&{SOON}", tools=True)
-    empty = await client.ask(stage.url, f"{provider}/tool_empty?{SOON}", tools=True)
+    one = await client.ask(stage.url, model_of(provider, f"tool?cut=1&{SOON}"), tools=True)
+    several = await client.ask(stage.url, model_of(provider, f"tools?calls=4&cut=1&{SOON}"), tools=True)
+    empty = await client.ask(stage.url, model_of(provider, f"tool_empty?{SOON}"), tools=True)
 
     assert [call.name for call in one.calls] == ["file_report"]
     assert one.calls[0].arguments is not None

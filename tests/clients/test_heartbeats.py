@@ -13,14 +13,13 @@ from headrace.simulator import texts
 from .conftest import Stage
 from .node_clients import Driver
 from .outcome import Client, Outcome
-from .roster import CLIENTS, PROVIDERS
+from .roster import CELLS, CLIENTS, each_cell
 from .tap import Replay, Tap, heartbeats
 
 pytestmark = pytest.mark.real
 
 # The provider is silent twice before it says anything, and then after each token: with a heartbeat each 0.2 s, there are several each time.
 SLOW = "quick?headers_s=0.7&first_token_s=0.7&progress=0&tokens=4&tokens_per_s=2"
-SLOW_CALL = "tool?headers_s=0.7&first_token_s=0.7&progress=0&cut=150&tokens_per_s=2"
 WORDS = texts.tokenise(texts.QUICK)[:4]
 
 
@@ -42,13 +41,12 @@ def slow(stage: Stage, driver: Driver) -> dict[Cell, Heard]:
             return (client.name, provider), Heard(outcome, tap.body())
 
     async def all_of_them() -> dict[Cell, Heard]:
-        return dict(await asyncio.gather(*(one(client, provider) for client in CLIENTS for provider in PROVIDERS.values())))
+        return dict(await asyncio.gather(*(one(*cell) for cell in CELLS)))
 
     return asyncio.run(all_of_them())
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-@pytest.mark.parametrize("provider", PROVIDERS.values())
+@each_cell
 def test_heartbeats_break_no_client(slow: dict[Cell, Heard], client: Client, provider: str) -> None:
     heard = slow[client.name, provider]
 

@@ -11,7 +11,7 @@ import pytest
 from .conftest import Stage
 from .node_clients import Driver
 from .outcome import Client, Kind
-from .roster import CLIENTS, PROVIDERS
+from .roster import each_cell
 
 pytestmark = pytest.mark.real
 
@@ -44,8 +44,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-@pytest.mark.parametrize("provider", PROVIDERS.values())
+@each_cell
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 async def test_the_provider_sees_the_client_go(stage: Stage, driver: Driver, client: Client, provider: str, phase: Phase) -> None:
     if (client.name, phase.leave_at) == ("langchain", "thinking"):

@@ -19,16 +19,19 @@ from real.processes import PATIENCE_S
 from .conftest import Stage
 from .node_clients import Driver
 from .page import Page
-from .roster import PROVIDERS
+from .roster import PROVIDERS, model_of
 from .tap import Tap, heartbeats
 from .test_stop import PROMPTLY_S
 
 pytestmark = pytest.mark.real
 
 SOON = "first_token_s=0&tokens_per_s=0"
-PACED = "first_token_s=0&tokens_per_s=300"
+TOKENS = 250
+STORY = "".join(texts.tokenise(texts.STORY)[:TOKENS])
+PACED = f"tokens={TOKENS}&first_token_s=0&tokens_per_s=200"
 
-each_provider = pytest.mark.parametrize("provider", PROVIDERS.values())
+each_provider = pytest.mark.parametrize("provider", ["simulator", "simulator-anthropic"])
+every_provider = pytest.mark.parametrize("provider", PROVIDERS)
 _chats = itertools.count(1)
 
 Open = Callable[..., Page]
@@ -66,9 +69,9 @@ async def call(method: str, url: str) -> tuple[int, Any]:
     return await asyncio.to_thread(ask)
 
 
-@each_provider
+@every_provider
 async def test_an_answer_streams_and_is_ready(pages: Open, provider: str) -> None:
-    page = pages(f"{provider}/story?{PACED}&tokens=60")
+    page = pages(model_of(provider, "story?first_token_s=0&tokens_per_s=60&tokens=60"))
     await page.send()
     await page.over()
 
@@ -85,20 +88,20 @@ def page_text(state: dict[str, Any]) -> str:
     return "".join(part.get("text", "") for message in state["messages"][1:] for part in message["parts"])
 
 
-@each_provider
+@every_provider
 async def test_reasoning_is_a_part_of_its_own(pages: Open, provider: str) -> None:
-    page = pages(f"{provider}/thinking?{SOON}")
+    page = pages(model_of(provider, f"thinking?{SOON}"))
     await page.send()
     await page.over()
 
-    assert [part["text"] for part in page.parts("reasoning")] == [texts.REASONING]
+    assert "".join(part["text"] for part in page.parts("reasoning")) == texts.REASONING
     assert page.text == texts.CONCLUSION
     assert all(part["state"] == "done" for part in [*page.parts("reasoning"), *page.parts("text")])
 
 
-@each_provider
+@every_provider
 async def test_parallel_calls_are_parts_with_parsed_input(pages: Open, provider: str) -> None:
-    page = pages(f"{provider}/tools?calls=3&cut=2&first_token_s=0&tokens_per_s=100")
+    page = pages(model_of(provider, "tools?calls=3&cut=2&first_token_s=0&tokens_per_s=100"))
     await page.send()
     await page.over()
 
@@ -106,7 +109,8 @@ async def test_parallel_calls_are_parts_with_parsed_input(pages: Open, provider:
     assert [call["state"] for call in calls] == ["input-available"] * 3
     assert all(isinstance(call["input"], dict) and call["input"] for call in calls)
     assert len({call["toolCallId"] for call in calls}) == 3
-    assert any("input-streaming" in json.dumps(state["messages"]) for state in page.states), "the arguments came all at once"
+    if provider != "simulator-gemini":  # which has no fragments of arguments
+        assert any("input-streaming" in json.dumps(state["messages"]) for state in page.states), "the arguments came all at once"
 
 
 async def test_heartbeats_break_no_page(stage: Stage, pages: Open, tap: Tap) -> None:
@@ -145,7 +149,8 @@ async def test_an_error_before_the_stream_is_an_error_on_the_page(pages: Open, m
 
     assert page.state["status"] == "error"
     assert words in page.state["error"]
-    assert [message["role"] for message in page.state["messages"]] == ["user"]
+    assert page.text == ""
+    assert page.state["messages"][0]["role"] == "user"
 
 
 @each_provider
@@ -163,7 +168,7 @@ async def test_a_dropped_answer_resumes_as_one_message(stage: Stage, pages: Open
     await page.until(lambda: page.state["status"] == "ready", "the rest came")
 
     assert kept
-    assert page.text == texts.STORY
+    assert page.text == STORY
     assert page.answer["id"] == name
     assert [message["role"] for message in page.state["messages"]] == ["user", "assistant"]
     assert [record["state"] for record in stage.witness.records(model)] == ["finished"], "it was generated twice"
@@ -181,7 +186,7 @@ async def test_a_page_that_is_loaded_again_shows_the_same_message(stage: Stage, 
     await second.until(lambda: second.text, "the replay")
     await second.over()
 
-    assert second.text == texts.STORY
+    assert second.text == STORY
     assert second.answer["id"] == name
     assert [message["role"] for message in second.state["messages"]] == ["user", "assistant"]
     assert [record["state"] for record in stage.witness.records(model)] == ["finished"]
@@ -274,7 +279,7 @@ async def test_the_pages_own_stop_is_a_drop_and_resumes(stage: Stage, pages: Ope
 
     assert stage.witness.records(model)[-1]["state"] == "running"
     page.tell("resume")
-    await page.until(lambda: page.text == texts.STORY and page.state["status"] == "ready", "the whole answer")
+    await page.until(lambda: page.text == STORY and page.state["status"] == "ready", "the whole answer")
     assert stage.witness.records(model)[-1]["state"] == "finished"
 
 

@@ -71,7 +71,8 @@ function take(response, outcome) {
   const contents = items('message').flatMap((item) => item.content);
   outcome.id = response.id;
   outcome.status = response.status;
-  outcome.text = contents.filter((part) => part.type === 'output_text').map((part) => part.text).join('');
+  const text = contents.filter((part) => part.type === 'output_text').map((part) => part.text).join('');
+  outcome.text = text || (response.status === 'failed' ? outcome.text : '');
   outcome.thinking = items('reasoning').flatMap((item) => [...(item.summary ?? []), ...(item.content ?? [])]).map((part) => part.text).join('');
   outcome.refusal = contents.filter((part) => part.type === 'refusal').map((part) => part.refusal).join('');
   outcome.calls = items('function_call').map((item) => ({ id: item.call_id, name: item.name, arguments: item.arguments }));
