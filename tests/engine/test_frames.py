@@ -160,6 +160,15 @@ async def test_where_there_is_no_other_attempt_the_provider_s_error_is_passed_on
     assert sink.data == b"<StreamStart>" + ROLE + error + b"<Error>"
 
 
+async def test_a_provider_s_error_frame_does_not_carry_the_relay_s_key(rig: Rig) -> None:
+    _, sink, peer = await begin(rig)
+    peer.send(chunk(HELLO + data({"error": {"message": "odd request with sk-canary-0123456789", "type": "server_error"}})), LAST_CHUNK)
+    await sink.ended()
+
+    assert b"odd request with [masked]" in sink.data
+    assert b"sk-canary" not in sink.data
+
+
 async def test_after_a_tool_of_the_provider_s_own_has_begun_there_is_no_other_attempt(rig: Rig) -> None:
     class Anthropic(Plain):
         dialect = "anthropic"

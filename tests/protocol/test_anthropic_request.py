@@ -271,7 +271,7 @@ def test_empty_text_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("turn", "field"),
     [
-        ({"role": "system", "content": "late"}, "messages[1].role"),
+        ({"role": "system", "content": [{"type": "image", "url": "u"}]}, "messages[1].content[0]"),
         ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "thinking", "text": "t"}]}, "messages[1].content[1]"),
         ({"role": "user", "content": [{"type": "tool_call", "tool_call_id": "c", "name": "f"}]}, "messages[1].content[0]"),
         ({"role": "assistant", "content": [{"type": "image", "url": "https://a.example/"}]}, "messages[1].content[0]"),
@@ -285,6 +285,22 @@ def test_empty_text_is_left_out() -> None:
 )
 def test_what_cannot_be_said_is_refused_with_its_place(turn: dict[str, Any], field: str) -> None:
     assert refused(messages=[USER, turn]) == field
+
+
+def test_a_late_system_message_is_said_in_its_place_in_the_role_that_the_model_takes() -> None:
+    turns = [USER, {"role": "assistant", "content": "Yes?"}, {"role": "system", "content": "Be brief."}, USER]
+    said = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Hi"}]
+    assert messages(*turns)[2:] == [{"role": "user", "content": said}]
+
+    apart = body({"late_system_role": "system"}, messages=turns)["messages"][2:]
+    assert apart == [{"role": "system", "content": said[:1]}, {"role": "user", "content": said[1:]}]
+
+
+def test_results_come_first_also_behind_a_late_system_message() -> None:
+    call = {"type": "tool_call", "tool_call_id": "c", "name": "look"}
+    result = {"role": "tool", "content": [{"type": "tool_result", "tool_call_id": "c", "content": "42"}]}
+    said = messages(USER, {"role": "assistant", "content": [call]}, {"role": "system", "content": "Be brief."}, result)
+    assert [block["type"] for block in said[2]["content"]] == ["tool_result", "text"]
 
 
 def test_a_conversation_of_system_messages_is_refused() -> None:

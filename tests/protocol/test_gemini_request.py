@@ -267,10 +267,15 @@ def test_empty_text_is_left_out() -> None:
     assert turns == [{"role": "user", "parts": [{"text": "Hi"}, {"text": "b"}]}]
 
 
+def test_a_late_system_message_is_said_in_its_place_by_the_user() -> None:
+    turns = [USER, {"role": "assistant", "content": "Yes?"}, {"role": "system", "content": "Be brief."}]
+    assert body(messages=turns)["contents"][2] == {"role": "user", "parts": [{"text": "Be brief."}]}
+
+
 @pytest.mark.parametrize(
     ("turn", "field"),
     [
-        ({"role": "system", "content": "late"}, "messages[1].role"),
+        ({"role": "system", "content": [{"type": "image", "url": "u"}]}, "messages[1].content[0]"),
         ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "thinking", "text": "t"}]}, "messages[1].content[1]"),
         ({"role": "user", "content": [{"type": "tool_call", "tool_call_id": "c", "name": "f"}]}, "messages[1].content[0]"),
         ({"role": "assistant", "content": [{"type": "tool_result", "tool_call_id": "c", "content": ""}]}, "messages[1].content[0]"),

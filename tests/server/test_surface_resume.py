@@ -217,3 +217,28 @@ async def test_an_answer_that_ended_while_nobody_read_it_is_still_there(relay: S
 async def test_a_chat_without_an_answer(relay: Served) -> None:
     assert (await relay.get("/api/chat/nobody/stream")).status == 204
     assert (await relay.post("/api/chat/nobody/stop")).status == 404
+
+
+async def test_items_that_a_client_only_refers_to_are_found_while_their_answer_is_kept(relay: Served, listener: Listener) -> None:
+    client, peer = await background(relay, listener, "a", background=False)
+    peer.send(chunk(PROVIDERS["a"].whole), LAST_CHUNK)
+    answer = await client.answer()
+    done = [json.loads(line[6:]) for line in answer.body.decode().split("\n") if '"response.completed"' in line and line[:5] == "data:"]
+    items = done[0]["response"]["output"]
+    call = next(item for item in items if item["type"] == "function_call")
+
+    references = [{"type": "item_reference", "id": item["id"]} for item in items]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "42 cm"}
+    again = {"model": "a/m", "input": [{"role": "user", "content": "hi"}, *references, result], "stream": True}
+    client = await relay.start("POST", "/v1/responses", json.dumps(again).encode())
+    request = json.loads((await peer.request()).partition(b"\r\n\r\n")[2])
+    peer.send(head(CHUNKED), chunk(PROVIDERS["a"].whole), LAST_CHUNK)
+    await client.answer()
+
+    said = json.dumps(request["messages"], ensure_ascii=False)
+    assert "Für dich" in said
+    assert call["call_id"] in said
+    assert "42 cm" in said
+
+    lost = await relay.post("/v1/responses", again | {"input": [{"type": "item_reference", "id": "msg_unknown"}]})
+    assert lost.status == 400

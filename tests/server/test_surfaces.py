@@ -99,7 +99,7 @@ async def test_a_stream_from_its_head_to_its_end(relay: Served, listener: Listen
         )
 
 
-@surfaces
+@pytest.mark.parametrize("surface", NO_RESUME)
 async def test_the_head_comes_when_the_provider_s_status_is_known(relay: Served, listener: Listener, surface: str) -> None:
     client = await ask(relay, surface)
     peer = await asked(listener)
@@ -112,7 +112,18 @@ async def test_the_head_comes_when_the_provider_s_status_is_known(relay: Served,
     await client.body()
 
 
-@surfaces
+@pytest.mark.parametrize("surface", ["ui_chat", "ag_ui"])
+async def test_a_page_s_stream_opens_at_once_and_its_errors_are_in_it(relay: Served, listener: Listener, surface: str) -> None:
+    client = await ask(relay, surface)
+    peer = await asked(listener)
+    assert await client.head() == 200
+    await client.until(b"data: ")
+    peer.send(sized(b'{"error":{"type":"rate_limit_error","message":"slow down"}}', "retry-after: 7", status=429))
+
+    assert b"slow down" in await client.body()
+
+
+@pytest.mark.parametrize("surface", NO_RESUME)
 @providers
 async def test_a_limit_of_the_provider_is_the_caller_s_status_with_the_time_to_wait(
     relay: Served, listener: Listener, surface: str, provider: str
@@ -155,7 +166,7 @@ async def test_a_provider_s_error_does_not_carry_the_relay_s_key(relay: Served, 
     assert b"Incorrect" not in answer.body
 
 
-@surfaces
+@pytest.mark.parametrize("surface", NO_RESUME)
 async def test_when_the_first_heartbeat_is_due_the_response_opens_with_it(serve: Serve, listener: Listener, surface: str) -> None:
     relay = await serve(stream={"heartbeat_s": 0.1})
     client = await ask(relay, surface)
@@ -166,7 +177,7 @@ async def test_when_the_first_heartbeat_is_due_the_response_opens_with_it(serve:
     body = await client.body()
 
     assert b"slow down" in body, "what comes too late for a status is said in the stream"
-    assert body.startswith(SPOKEN[surface].heartbeat) or surface in ("responses", "ui_chat", "ag_ui")
+    assert body.startswith(SPOKEN[surface].heartbeat) or surface == "responses"
 
 
 async def test_heartbeats_can_be_switched_off(serve: Serve, listener: Listener) -> None:

@@ -21,6 +21,7 @@ from headrace.errors import (
 from headrace.policy.admission import Line
 from headrace.protocol.dialects import Dialect
 from headrace.protocol.request import Request
+from headrace.protocol.sse import SSEEvent
 
 _STREAM_TYPES = frozenset({"text/event-stream", "text/plain", "application/octet-stream", "binary/octet-stream", ""})
 PASSED_BODY_BYTES_MAX = 16 * 1024  # of an error that callers of the same dialect get as it came
@@ -68,6 +69,10 @@ class Provider:
         for secret in self._secrets:
             said = said.replace(secret, "[masked]")
         return said
+
+    def redact_frame(self, frame: SSEEvent) -> SSEEvent:
+        """Return the frame of an error without those credentials."""
+        return SSEEvent(self.redact(frame.text).encode(), frame.event, frame.id)
 
     def request_bytes(self, request: Request, model: str, request_id: str) -> bytes:
         """Return the whole HTTP request.

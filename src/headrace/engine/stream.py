@@ -359,6 +359,8 @@ class Stream:
         """Return the frames that may be passed on now."""
         frames, wire = decoder.frames or [], self.wire
         decoder.frames = []
+        if isinstance(terminal, ev.Error) and frames:
+            frames[-1] = self.target.provider.redact_frame(frames[-1])
         if wire is None or wire.committed:
             return frames
         return wire.admit(frames, begun=decoder.begun or isinstance(terminal, ev.StreamEnd))

@@ -84,10 +84,12 @@ class ModelConfig(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class SurfaceConfig(Struct, kw_only=True, forbid_unknown_fields=True):
-    """How a client protocol is spoken. `reasoning_field` is for OpenAI's Chat Completions, which has no official one."""
+    """How a client protocol is spoken. `reasoning_field` is for Chat Completions, which has no official one; `reasoning` is for Responses,
+    whose clients mostly show summaries and leave out what is none."""
 
     heartbeat: bool = True
     reasoning_field: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
+    reasoning: Literal["summary", "raw"] = "summary"
 
 
 class StreamConfig(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from headrace.server.surfaces.endpoint import SurfaceEndpoint
 class AGUI(SurfaceEndpoint):
     path = "/api/ag-ui"
     surface_name = "ag_ui"
+    opens_at_once = True
     docs = path_item("ag-ui", "AG UI Run", "One run of an agent, as AG-UI events.")
 
     def model(self, body: Mapping[str, Any]) -> str | None:

@@ -30,10 +30,15 @@ class SurfaceEndpoint(Endpoint):
     """`POST` of one surface: a streamed or a whole answer, as its body asks.
 
     Its connection cannot be resumed, so its end is a Stop.
+
+    Attributes:
+        opens_at_once: whether a stream opens before the provider has answered. A page then sees how it waits; an SDK that asks again by
+            itself would not see a status that tells it to.
     """
 
     surface_name: ClassVar[str]
     headers: ClassVar[Headers] = ()
+    opens_at_once: ClassVar[bool] = False
 
     def __init__(self, relay: Relay) -> None:
         super().__init__(relay)
@@ -54,7 +59,7 @@ class SurfaceEndpoint(Endpoint):
         data = await read_body(headers, receive, bytes_max=server.body_bytes_max, seconds_max=server.body_s_max)
         body = parse(_decoder, data)
         check_depth(body, "body")
-        request = self.request(body, headers)
+        request = self.request(body, headers, relay.user(scope))
         stream = relay.streams.create(
             request,
             relay.catalogue.route(self.model(body), request.chat, request.dialect),
@@ -64,7 +69,7 @@ class SurfaceEndpoint(Endpoint):
         )
         return request, stream
 
-    def request(self, body: dict[str, Any], headers: Mapping[bytes, bytes], **options: Any) -> SurfaceRequest:
+    def request(self, body: dict[str, Any], headers: Mapping[bytes, bytes], user: str, **options: Any) -> SurfaceRequest:
         """Return the request that the body is."""
         if not isinstance(body.get("stream"), bool | None):
             raise BadRequest("stream: true or false.", field="stream")
@@ -82,9 +87,8 @@ class SurfaceEndpoint(Endpoint):
     def answer(self, request: SurfaceRequest, stream: Stream, scope: Scope) -> Response:
         """Return the response that carries the answer, or fails as the answer does."""
         if request.body.get("stream") or self.surface.new_reply is None:
-            return StreamResponse(
-                stream, self.encoding(request, stream), headers=self.headers_of(stream), refuse=self.refusal(scope, stream)
-            )
+            refuse = None if self.opens_at_once else self.refusal(scope, stream)
+            return StreamResponse(stream, self.encoding(request, stream), headers=self.headers_of(stream), refuse=refuse)
         return ReplyResponse(stream, self.reply(request), headers=self.headers_of(stream), refuse=self.refusal(scope, stream))
 
     def encoding(self, request: SurfaceRequest, stream: Stream) -> Encoding:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,6 +24,7 @@ from headrace.engine.stream import Stream
 from headrace.errors import BadRequest, ExpiredStream, HeadraceError, UnknownStream
 from headrace.protocol import events as ev
 from headrace.protocol.dialects.openai_responses.encode import ResponsesEncoding
+from headrace.protocol.dialects.openai_responses.parse import with_items
 from headrace.protocol.dialects.openai_responses.reply import ResponsesReply, response_id_of
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.sse import SSEEvent
@@ -63,13 +65,26 @@ class Responses(SurfaceEndpoint):
         response.raw_headers += stream_headers(stream)
         return response
 
-    def request(self, body: dict[str, Any], headers: Any, **options: Any) -> SurfaceRequest:
+    def request(self, body: dict[str, Any], headers: Mapping[bytes, bytes], user: str, **options: Any) -> SurfaceRequest:
         background = body.get("background")
         if not isinstance(background, bool | None):
             raise BadRequest("background: true or false.", field="background")
         if background:
             options |= {"on_disconnect": "continue", "keep_frames": True}
-        return super().request(body, headers, **options)
+        return super().request(with_items(body, partial(self._item, user)), headers, user, **options)
+
+    def _item(self, user: str, response_id: str, item_id: str) -> dict[str, Any] | None:
+        """Return an item of an answer that is still kept. Clients who take it that all are stored send back its id in its place."""
+        own = _OWN_ID.fullmatch(response_id)
+        try:
+            stream = self.relay.streams.find(f"st_{own[1]}" if own else "", user)
+        except (UnknownStream, ExpiredStream):
+            return None
+        request = stream.request
+        if not isinstance(request, SurfaceRequest) or request.surface is not self.surface or stream.log.first_seq > 1:
+            return None
+        items: list[dict[str, Any]] = snapshot(stream, request)["output"]
+        return next((item for item in items if item.get("id") == item_id), None)
 
     def encoding(self, request: SurfaceRequest, stream: Stream, after: int | None = None) -> Encoding:
         encoding = ResponsesEncoding(request, after=after, translated=_is_translated(stream))
@@ -143,7 +158,13 @@ def _is_translated(stream: Stream) -> bool:
 
 
 def snapshot(stream: Stream, request: SurfaceRequest) -> dict[str, Any]:
-    """Return the response as it is now."""
+    """Return the response as it is now.
+
+    Raises:
+        ExpiredStream: its beginning is no longer kept.
+    """
+    if stream.log.first_seq > 1 and (stream.wire is None or stream.wire.first > 0):
+        raise ExpiredStream("This response is too long to be kept whole: its beginning is no longer there.")
     reply = ResponsesReply(request)
     replay(stream, reply)
     if stream.status == "cancelled":
@@ -181,12 +202,12 @@ async def cancel(request: Request, response_id: str) -> Response:
     """Stop a background response. Asking again gives the same response."""
     try:
         _, stream, asked = _found(request, response_id)
+        stream.cancel("user")
+        if not stream.ended:
+            await stream.done
+        return JSONResponse(snapshot(stream, asked))
     except HeadraceError as error:
         return _refusal(request, error)
-    stream.cancel("user")
-    if not stream.ended:
-        await stream.done
-    return JSONResponse(snapshot(stream, asked))
 
 
 def _starting_after(request: Request) -> int | None:

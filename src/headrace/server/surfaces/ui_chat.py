@@ -7,6 +7,7 @@ from its first word. A Stop is a request of its own, and ends the answer whereve
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -33,6 +34,7 @@ router = APIRouter(tags=["ai sdk"])
 class UIChat(SurfaceEndpoint):
     path = "/api/chat"
     surface_name = "ai_sdk"
+    opens_at_once = True
     headers = HEADERS
     docs = path_item("ai sdk", "UI Chat", "A turn of `useChat`, as a UI message stream.")
 
@@ -50,12 +52,12 @@ class UIChat(SurfaceEndpoint):
                 self._newest.popitem(last=False)
         return self.answer(request, stream, scope)
 
-    def request(self, body: dict[str, Any], headers: Any, **options: Any) -> SurfaceRequest:
+    def request(self, body: dict[str, Any], headers: Mapping[bytes, bytes], user: str, **options: Any) -> SurfaceRequest:
         chat_id = body.get("id")
         if chat_id is not None and (not isinstance(chat_id, str) or not 0 < len(chat_id) <= _ID_CHARACTERS_MAX):
             raise BadRequest(f"id: the chat's id, of 1 to {_ID_CHARACTERS_MAX} characters.", field="id")
         body["stream"] = True
-        return super().request(body, headers, on_disconnect="grace", **options)
+        return super().request(body, headers, user, on_disconnect="grace", **options)
 
     def newest(self, chat_id: str, user: str) -> Stream:
         """Return the chat's newest answer.

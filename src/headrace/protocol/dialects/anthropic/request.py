@@ -9,6 +9,8 @@ The quirks, data of a provider's configuration:
   itself, gets a cache breakpoint at its end. The API's order is tools, system, messages, so it covers the tools as well.
 - `cache_ttl` ("5m" where the API decides): or "1h".
 - `thinking` ("budget"): "adaptive" for models that decide themselves; an effort then goes into `output_config`.
+- `late_system_role` ("user"): the role in which a system message behind other messages is said. "system" for models that take it there,
+  which are those since Claude Opus 4.8.
 - `version` ("2023-06-01"), `beta` (none): the headers `anthropic-version` and, from a list or a string, `anthropic-beta`.
 - `extra_body`: more fields, which stand above ours.
 - `path` ("/v1/messages").
@@ -55,6 +57,7 @@ QUIRKS = frozenset(
         "cache_system_characters_min",
         "cache_ttl",
         "extra_body",
+        "late_system_role",
         "line_bytes_max",
         "max_tokens_default",
         "path",
@@ -68,7 +71,7 @@ _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384, "xhigh"
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 
-_Role: TypeAlias = Literal["user", "assistant"]
+_Role: TypeAlias = Literal["user", "assistant", "system"]
 
 
 def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]) -> UpstreamRequest:
@@ -77,7 +80,7 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
     Raises:
         BadRequest: something cannot be said in this dialect; `field` names it.
     """
-    system, messages = _conversation(request)
+    system, messages = _conversation(request, quirks)
     body: dict[str, Any] = {"model": model, "max_tokens": _max_tokens(request, quirks), "messages": messages, "stream": True}
     if system:
         body["system"] = system
@@ -201,26 +204,28 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def _conversation(request: ChatRequest) -> tuple[str, list[dict[str, Any]]]:
+def _conversation(request: ChatRequest, quirks: Mapping[str, object]) -> tuple[str, list[dict[str, Any]]]:
     """Return the system prompt and the turns, in which neighbours of one role are one message: results of tools that were
-    called together have to come together."""
+    called together have to come together. A system message behind others is said in its place, in the role that the models take it in."""
     system = [request.system] if request.system else []
     messages: list[dict[str, Any]] = []
     for position, message in enumerate(request.messages):
         where = f"messages[{position}].content"
-        if message.role == "system":
-            if messages:
-                raise BadRequest("This provider takes system messages only before all others.", field=f"messages[{position}].role")
+        if message.role == "system" and not messages:
             system.append(_text_only(message, where))
             continue
         role: _Role = "assistant" if message.role == "assistant" else "user"
-        content = _content(message, where)
+        if message.role == "system":
+            role = "system" if quirks.get("late_system_role") == "system" else "user"
+            content: list[dict[str, Any]] = [{"type": "text", "text": _text_only(message, where)}]
+        else:
+            content = _content(message, where)
         if not content:
             if role == "assistant":
                 continue
             raise BadRequest("A message needs content.", field=where)
         if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += content
+            messages[-1]["content"] = _results_first([*messages[-1]["content"], *content])
         else:
             messages.append({"role": role, "content": content})
     if not messages:
@@ -245,7 +250,11 @@ def _content(message: Message, where: str) -> list[dict[str, Any]]:
         block = _block(part, message, f"{where}[{position}]")
         if block is not None:
             content.append(block)
-    # Results of tools stand before everything else in their message; the API refuses any other order.
+    return _results_first(content)
+
+
+def _results_first(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the blocks as the API wants them: results of tools stand before everything else in their message."""
     return sorted(content, key=lambda block: block["type"] != "tool_result")
 
 

@@ -145,13 +145,14 @@ class _Conversation:
         contents: list[dict[str, Any]] = []
         for position, message in enumerate(request.messages):
             where = f"messages[{position}].content"
-            if message.role == "system":
-                if contents:
-                    raise BadRequest("This provider takes system messages only before all others.", field=f"messages[{position}].role")
+            if message.role == "system" and not contents:
                 system.append(_text_only(message, where))
                 continue
             role: _Role = "model" if message.role == "assistant" else "user"
-            parts = self._model_parts(message, where) if role == "model" else self._user_parts(message, where)
+            if message.role == "system":  # behind others there is no such role, so it is said in its place by the user
+                parts = [{"text": _text_only(message, where)}]
+            else:
+                parts = self._model_parts(message, where) if role == "model" else self._user_parts(message, where)
             if not parts:
                 if role == "model":
                     continue
