@@ -120,6 +120,73 @@ async def test_a_dropped_stream_is_resumed(nginx: Nginx, http: httpx2.AsyncClien
     assert rest.end.finish_reason == "stop"
 
 
+# --- the clients' own protocols --------------------------------------------------------------------------------------------
+
+HI = {"role": "user", "content": "hi"}
+# Path, body, and what stands once in each token's frame.
+SURFACES: dict[str, tuple[str, dict[str, Any], bytes]] = {
+    "chat_completions": ("/v1/chat/completions", {"messages": [HI], "stream": True}, b'"content":"'),
+    "messages": ("/v1/messages", {"messages": [HI], "max_tokens": 99, "stream": True}, b'"text_delta"'),
+    "responses": ("/v1/responses", {"input": "hi", "stream": True}, b"event: response.output_text.delta"),
+    "ui_chat": (
+        "/api/chat",
+        {"id": "c", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]},
+        b'"text-delta"',
+    ),
+    "ag_ui": (
+        "/api/ag-ui",
+        {"threadId": "t", "runId": "r", "messages": [{"id": "m", **HI}], "tools": [], "context": [], "state": {}},
+        b'"TEXT_MESSAGE_CONTENT"',
+    ),
+}
+
+
+def surface_ask(surface: str, model: str) -> tuple[str, dict[str, Any], bytes]:
+    path, body, token = SURFACES[surface]
+    return path, body | ({"forwardedProps": {"model": model}} if surface == "ag_ui" else {"model": model}), token
+
+
+async def surface_holds(http: httpx2.AsyncClient, witness: Witness, url: str, surface: str, request_id: str) -> list[float]:
+    path, body, token = surface_ask(surface, "simulator/story?tokens=75&tokens_per_s=50")
+    arrived: list[float] = []
+    async with http.stream("POST", url + path, json=body, headers={"x-request-id": request_id}) as response:
+        async for chunk in response.aiter_raw():
+            arrived += [time.monotonic()] * chunk.count(token)
+    record = await witness.wait(request_id, lambda record: record.state == "finished")
+    written = record.written_at_monotonic
+    assert len(written) == 75
+    return [at - then for at, then in zip(arrived[-75:], written, strict=True)]
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+async def test_every_token_passes_in_the_clients_own_protocols_too(
+    nginx: Nginx, http: httpx2.AsyncClient, witness: Witness, surface: str
+) -> None:
+    worst: list[float] = []
+    while len(worst) < TRIES and (not worst or worst[-1] > HOLD_S_MAX):
+        worst.append(max(await surface_holds(http, witness, nginx.url("plain"), surface, f"req_{surface}_{len(worst)}")))
+    assert min(worst) <= HOLD_S_MAX, worst
+
+
+@pytest.mark.parametrize("model", ["endless", "story?first_token_s=60"], ids=["writing", "silent"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("surface", ["chat_completions", "messages", "responses"])
+async def test_a_client_of_another_protocol_that_is_killed_reaches_the_provider_at_once(
+    nginx: Nginx, witness: Witness, surface: str, stream: bool, model: str
+) -> None:
+    path, body, _ = surface_ask(surface, f"simulator/{model}")
+    request_id = f"req_killed_{surface}_{stream}_{model.partition('?')[0]}"
+    sock = await ask_raw(nginx.ports["plain"], body | {"stream": stream}, request_id, path=path, answers=stream and "?" not in model)
+    await witness.wait(request_id, lambda record: record.state == "running")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    killed_at = time.monotonic()
+    record = await witness.wait(request_id, lambda record: record.state != "running")
+    assert record.state == "left"
+    assert record.left_at_monotonic is not None
+    assert record.left_at_monotonic - killed_at < 1
+
+
 def test_a_client_of_http_1_0_gets_no_chunks(relay: Relay) -> None:
     """Which is how nginx asks by default. RFC 9112, section 6.1."""
     host, _, port = relay.address.rpartition(":")
@@ -173,14 +240,17 @@ def test_a_configuration_that_nginx_refuses_is_told_in_its_own_words(tmp_path: P
         real_nginx.run(real_nginx.find(), tmp_path, "server { proxy_bufering off; }")
 
 
-async def ask_raw(port: int, body: dict[str, object], request_id: str) -> socket.socket:
-    """Send a request on a bare socket, and return that as soon as the answer begins."""
+async def ask_raw(
+    port: int, body: dict[str, Any], request_id: str, *, path: str = "/v1/chat/stream", answers: bool = True
+) -> socket.socket:
+    """Send a request on a bare socket, and return that as soon as the answer begins, if it does."""
     data = json.dumps(body).encode()
-    head = f"POST /v1/chat/stream HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\n"
     sock = socket.socket()
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", port))
     await loop.sock_sendall(sock, f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
-    await loop.sock_recv(sock, 100)
+    if answers:
+        await loop.sock_recv(sock, 100)
     return sock
