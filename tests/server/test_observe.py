@@ -68,6 +68,7 @@ async def test_one_line_at_the_end_of_a_stream(lines: Lines, serve: Any, listene
         "level": "info",
         "stream_id": connection.headers["x-stream-id"],
         "request_id": "mine-1",
+        "surface": "native",
         "provider": "p",
         "model": "m",
         "reason": "tool_calls",

@@ -124,6 +124,7 @@ class Observatory:
         line: dict[str, Any] = {
             "stream_id": stream.id,
             "request_id": stream.request_id,
+            "surface": stream.request.dialect or "native",
             "provider": stream.target.provider.name,
             "model": stream.target.model,
             "reason": reason,
@@ -131,6 +132,7 @@ class Observatory:
             "tokens": metrics.tokens,
             "input_tokens": usage.input_tokens if usage else None,
             "output_tokens": usage.output_tokens if usage else None,
+            "cached_tokens": usage.cached_tokens if usage else None,
             "usage_source": usage.source if usage else None,
             "ttft_ms": metrics.ttft_ms,
             "tpot_ms": metrics.tpot_ms,
