@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.engine.reader import Nowhere, Reader
+from headrace.engine.wire import Wire
 from headrace.protocol import events as ev
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.sse import SSEEvent
@@ -21,37 +22,23 @@ def deliver(stream: Stream, events: list[ev.Event], before: int, tokens: int, no
 
     Without `frames` the events are the relay's own, and those who read frames are told them as well.
     """
-    wire, last_seq = stream.wire, stream.log.last_seq
+    last_seq = stream.log.last_seq
     encoding: Encoding | None = None
     data = b""
-    start, passed, behind = 0, False, False
-    if wire is not None:
-        start = wire.count
-        if frames:
-            wire.count = start + len(frames)
-        behind = wire.keep
+    passed = stream.wire is not None and _deliver_frames(stream, stream.wire, events, before, now, frames)
     for reader in stream.readers:
         sink = reader.sink
-        if reader.cursor != before or sink.full or (reader.raw and reader.position != start):
-            behind = behind or reader.raw
+        if reader.cursor != before or sink.full or reader.raw:
             continue
-        if reader.raw:
-            assert wire is not None
-            data = _framed(reader, events, frames)
-            encoding = None
-            reader.position = wire.count
-        elif reader.encoding is not encoding:
+        if reader.encoding is not encoding:
             encoding = reader.encoding
             data = encoding.encode(events)
         reader.cursor = last_seq
-        passed = True
         if data:
             reader.bytes_out += len(data)
             reader.wrote_at = now
             sink.write(data)
-    if frames and behind and wire is not None:
-        wire.store(frames)
-    if passed:
+    if passed or encoding is not None:
         if tokens:
             stream.meter.passed(tokens, now)
     else:
@@ -60,12 +47,34 @@ def deliver(stream: Stream, events: list[ev.Event], before: int, tokens: int, no
         review_pressure(stream)
 
 
-def _framed(reader: Reader, events: list[ev.Event], frames: list[SSEEvent] | None) -> bytes:
-    """Return the batch for a reader of frames: those, or the relay's own words."""
-    if frames is not None:
-        return reader.encoding.forward(frames) if frames else b""
-    own = [event for event in events if type(event) in _OWN]
-    return reader.encoding.encode(own) if own else b""
+def _deliver_frames(stream: Stream, wire: Wire, events: list[ev.Event], before: int, now: float, frames: list[SSEEvent] | None) -> bool:
+    """The same for those who read the provider's frames; return whether any of them got the batch."""
+    start = wire.count
+    if frames:
+        wire.count = start + len(frames)
+    passed, behind = False, wire.keep
+    for reader in stream.readers:
+        if not reader.raw:
+            continue
+        sink = reader.sink
+        if reader.cursor != before or reader.position != start or sink.full:
+            behind = True
+            continue
+        data = b""
+        if frames:
+            data = reader.encoding.forward(frames)
+            reader.position = wire.count
+        elif frames is None and (own := [event for event in events if type(event) in _OWN]):
+            data = reader.encoding.encode(own)
+        reader.cursor = stream.log.last_seq
+        passed = True
+        if data:
+            reader.bytes_out += len(data)
+            reader.wrote_at = now
+            sink.write(data)
+    if frames and behind:
+        wire.store(frames)
+    return passed
 
 
 def review_pressure(stream: Stream) -> None:
