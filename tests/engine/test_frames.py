@@ -383,3 +383,22 @@ async def test_a_fallback_that_cannot_be_asked_this_leaves_the_first_one_s_error
 
     assert isinstance(end, ev.Error)
     assert end.code == "upstream_overloaded"
+
+
+async def test_a_target_that_cannot_be_asked_this_is_left_out(rig: Rig) -> None:
+    def refuse(body: dict[str, Any]) -> ChatRequest:
+        raise BadRequest("n: only 1.", field="n")
+
+    request = SurfaceRequest(SURFACE._replace(parse=refuse), {"messages": [], "n": 2})
+    cannot, can = rig.provider("anthropic", name="cannot"), rig.provider(name="can")
+    targets = [Target(cannot, "a"), Target(can, "b"), Target(cannot, "c"), Target(can, "d")]
+    stream = rig.streams.create(request, targets, user="u", request_id="r", received_at=time.monotonic())
+    read(stream)
+    peer = await rig.listener.accept()
+    assert b'"model":"b"' in await peer.request()
+    peer.send(b"HTTP/1.1 503 No\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+    assert b'"model":"d"' in await peer.request()
+    stream.cancel("user")
+
+    with pytest.raises(BadRequest, match=r"n: only 1\."):
+        rig.streams.create(request, targets[:1], user="u", request_id="r", received_at=time.monotonic())

@@ -197,6 +197,13 @@ WRONG = [
     (SHORT + "characters_max = 10", ["models.fast.short_turns", "targets"]),
     (SHORT + 'targets = ["openai/x"]\ncharacters_max = 0', ["models.fast.short_turns.characters_max", "1"]),
     (SHORT + 'targets = ["openai/x"]\ncharacter_max = 9', ["models.fast.short_turns", "character_max"]),
+    (PROVIDER + '[surfaces.ai_sdk]\nheartbeat = "x"', ["surfaces.ai_sdk.heartbeat", "bool"]),
+    (PROVIDER + "[surfaces.ai_sdk]\nheartbeats = true", ["Did you mean 'heartbeat'"]),
+    (PROVIDER + "[surfaces]\nopenai_chat = 1", ["surfaces.openai_chat"]),
+    (
+        PROVIDER + '[models.x]\ntargets = ["openai/a"]\n[models.x.short_turns]\ntargets = ["openai/a"]\ncharacter_max = 1',
+        ["Did you mean 'characters_max'"],
+    ),
     (PROVIDER + "[surfaces.openai]", ["surfaces.openai", "ag_ui, ai_sdk, anthropic, openai_chat, openai_responses"]),
     (PROVIDER + "[surfaces.gemini]", ["surfaces.gemini", "no such surface"]),
     ("[stream]\nreply_bytes_max = 0", ["stream.reply_bytes_max", "1"]),

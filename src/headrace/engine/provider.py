@@ -5,12 +5,13 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headrace.engine.upstream.connection import ResponseHead
 from headrace.engine.upstream.pool import Origin
 from headrace.errors import (
+    BadRequest,
     UpstreamAuth,
     UpstreamError,
     UpstreamOverloaded,
@@ -62,6 +63,7 @@ class Provider:
             **(dialect.auth_headers(api_key) if api_key else {}),
             **{key.lower(): value for key, value in (headers or {}).items()},
         }
+        self._configured = frozenset(key.lower() for key in headers or {})
         self._fixed_head = "".join(f"{key}: {_header_value(value)}\r\n" for key, value in fixed.items())
 
     def redact(self, said: str) -> str:
@@ -81,7 +83,8 @@ class Provider:
             BadRequest: this dialect cannot say what the request says; the error names the field.
         """
         upstream = request.upstream(self.dialect, model, self.quirks)
-        extra = "".join(f"{key}: {_header_value(value)}\r\n" for key, value in upstream.headers.items())
+        own = {key: value for key, value in upstream.headers.items() if key not in self._configured}
+        extra = "".join(f"{key}: {_header_value(value)}\r\n" for key, value in own.items())
         head = (
             f"POST {self.prefix}{upstream.path} HTTP/1.1\r\n{self._fixed_head}{extra}"
             f"x-request-id: {_header_value(request_id)}\r\ncontent-length: {len(upstream.body)}\r\n\r\n"
@@ -94,6 +97,22 @@ class Target(NamedTuple):
 
     provider: Provider
     model: str
+
+
+def first_sayable(targets: Sequence[Target], request: Request, request_id: str) -> tuple[int, bytes]:
+    """Return which of `targets` is the first that can be asked this, and the whole HTTP request to it.
+
+    Raises:
+        BadRequest: none can; what the first of them cannot say.
+    """
+    refused: BadRequest | None = None
+    for at, target in enumerate(targets):
+        try:
+            return at, target.provider.request_bytes(request, target.model, request_id)
+        except BadRequest as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def is_stream(head: ResponseHead) -> bool:

@@ -22,7 +22,7 @@ from headrace.engine.delivery import deliver, review_pressure
 from headrace.engine.ending import PHASE_OF, Phase, Receipt
 from headrace.engine.log import Log
 from headrace.engine.meter import Meter
-from headrace.engine.provider import Target
+from headrace.engine.provider import Target, first_sayable
 from headrace.engine.reader import Reader, Sink
 from headrace.engine.wire import Wire
 from headrace.errors import BadRequest, HeadraceError, LocalProtocolError, UpstreamError, UpstreamIdle, UpstreamTruncated
@@ -260,9 +260,12 @@ class Stream:
             if again is None:
                 raise error
             if again.next_target:
-                at, attempt = at + 1, 1
+                try:
+                    skipped, self._first_request = first_sayable(self.targets[at + 1 :], self.request, self.request_id)
+                except BadRequest:
+                    raise error from None  # no other can be asked this at all
+                at, attempt = at + 1 + skipped, 1
                 following = self.targets[at]
-                self._first_request = self._said_to(following, error)
                 self._notify("fallback_model", f"{self.target.model} failed; {following.model} answers instead.")
                 await self._change_line(following)
             else:
@@ -270,13 +273,6 @@ class Stream:
                 self._notify("retrying", f"{error.public_message} Trying again.")
             self.attempt = None
             await asyncio.sleep(again.delay_s)
-
-    def _said_to(self, target: Target, error: UpstreamError) -> bytes:
-        """Return the request for another target. If that one cannot be asked this at all, the first one's error is the answer."""
-        try:
-            return target.provider.request_bytes(self.request, target.model, self.request_id)
-        except BadRequest:
-            raise error from None
 
     async def _change_line(self, target: Target) -> None:
         """Give up the place at the provider that failed, and take one, or wait for one, at the next."""

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from headrace.engine.provider import Target
+from headrace.engine.provider import Target, first_sayable
 from headrace.engine.stream import Stream
 from headrace.engine.upstream.pool import Pool
 from headrace.errors import ExpiredStream, IdempotencyConflict, ServerShutdown, TooManyStreams, UnknownStream
@@ -128,10 +128,10 @@ class Streams:
         key: str | None = None,
         body: bytes = b"",
     ) -> Stream:
-        """Start a stream at the first of `targets`, or put it in line there. Without a `request_id` it gets one.
+        """Start a stream at the first of `targets` that can be asked this, or put it in line there. Without a `request_id` it gets one.
 
         Raises:
-            BadRequest: the target's dialect cannot say what the request says; the error names the field.
+            BadRequest: no target's dialect can say what the request says; the error names the field.
             ServerShutdown: the relay is draining.
             TooManyStreams: this user has as many running as allowed.
             QueueFull: too many are waiting for this provider.
@@ -143,7 +143,8 @@ class Streams:
             raise TooManyStreams(f"{limit} answers are streaming for you already. Stop one, or wait until one ends.", retry_after_s=1)
         entropy = secrets.token_hex(40)
         request_id = request_id or "req_" + entropy[56:]
-        first_request = targets[0].provider.request_bytes(request, targets[0].model, request_id)
+        skipped, first_request = first_sayable(targets, request, request_id)
+        targets = targets[skipped:]
         ticket = targets[0].provider.line.enter(user)
         stream = Stream(self, "st_" + entropy[:32], request, targets, user=user, request_id=request_id, received_at=received_at)
         self._streams[stream.id] = stream

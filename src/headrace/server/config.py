@@ -162,6 +162,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "retry": RetryConfig,
     "simulator": SimulatorConfig,
 }
+_NAMED: dict[str, type[Struct]] = {"providers": ProviderConfig, "models": ModelConfig, "surfaces": SurfaceConfig}
 _SIMULATED = (
     ("", "openai_chat", "/v1"),
     ("-anthropic", "anthropic", ""),
@@ -301,7 +302,7 @@ class Catalogue:
             return [self._target(target) for target in alias.targets]
         return [self._target(model, dialect)]
 
-    def _target(self, model: str, dialect: str | None = None) -> Target:
+    def _target(self, model: str, dialect: str | None = None, *, strict: bool = False) -> Target:
         name, slash, rest = model.partition("/")
         provider = self.providers.get(name) if slash and rest else None
         if provider is not None:
@@ -309,7 +310,7 @@ class Catalogue:
                 return Target(provider, rest)
         elif model in self._bare:
             return Target(self._bare[model], model)
-        elif (taker := self._taker(dialect)) is not None:
+        elif not strict and (taker := self._taker(dialect)) is not None:
             return Target(taker, model)
         raise UnknownModel(f"There is no model {model[:120]!r}.{self._suggest(model)}", field="model")
 
@@ -318,11 +319,13 @@ class Catalogue:
         own = [provider for provider in self._takes_any if provider.dialect.name == dialect]
         if own:
             return own[0]
-        return self._takes_any[0] if len(self._takes_any) == 1 else None
+        # Two dialects of one vendor, behind one key, are one.
+        return self._takes_any[0] if len({provider.origin for provider in self._takes_any}) == 1 else None
 
     def _check(self, model: str, where: str) -> None:
+        """Refuse a target that is not there. Where several providers would take any name, one that nobody lists is a slip."""
         try:
-            self._target(model)
+            self._target(model, strict=len(self._takes_any) > 1)
         except UnknownModel as error:
             raise ConfigError(f"{where}: {error.public_message}") from None
 
@@ -422,7 +425,7 @@ def _convert(raw: dict[str, Any], source: str) -> Config:
 
 def _whose(raw: dict[str, Any], section: str) -> str:
     """Return the name of the entry that is wrong, which msgspec leaves out."""
-    cls: Any = {"providers": ProviderConfig, "models": ModelConfig}[section]
+    cls: Any = _NAMED[section]
     for name, entry in raw[section].items():
         try:
             msgspec.convert(entry, cls)
@@ -435,11 +438,8 @@ def _known_fields(text: str, where: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`", text)
     if not unknown:
         return ""
-    cls: Any = _SECTIONS.get(where.split(".")[0].split("[")[0])
-    if where.startswith("providers"):
-        cls = ProviderConfig
-    elif where.startswith("models"):
-        cls = ModelConfig
+    section = where.split(".")[0].split("[")[0]
+    cls: Any = ShortTurnsConfig if where.endswith(".short_turns") else _SECTIONS.get(section) or _NAMED.get(section)
     names = (cls or Config).__struct_fields__
     close = difflib.get_close_matches(unknown[1], names, n=1)
     return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(names)}."

@@ -84,6 +84,8 @@ QUIRKS = frozenset(
 )
 # What is known of vendors, as of 2026; whoever knows better sets the quirk. One without an entry here needs none that is known.
 VENDORS: dict[str, dict[str, object]] = {
+    "openai": {},
+    "azure": {},  # below …/openai/v1
     # Where the model called tools, it needs its reasoning to go on.
     "deepseek": {"reasoning_text": True, "efforts": ("high", "max")},
     "openrouter": {"efforts": _EFFORTS[:-1]},
