@@ -277,6 +277,14 @@ class Catalogue:
         named = [(f"{name}/{model}", name) for name, p in self.config.providers.items() for model in p.models]
         return [*((alias, "headrace") for alias in self.config.models), *named]
 
+    def owner(self, model: str) -> str:
+        """Return whose model it is that has this name, be it listed or behind `provider/`.
+
+        Raises:
+            UnknownModel: nothing is named so. Somebody may take the name all the same (`route`).
+        """
+        return "headrace" if model in self.config.models else self._target(model, strict=True).provider.name
+
     def route(self, model: str | None, chat: Callable[[], ChatRequest], dialect: str | None = None) -> list[Target]:
         """Return what `model` stands for in this request: short turns may have a model of their own, with the others behind it.
 

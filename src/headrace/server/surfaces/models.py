@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from headrace.errors import UnknownModel
 from headrace.server.relay import Relay
 
 router = APIRouter(tags=["models"])
@@ -30,11 +29,7 @@ async def models(request: Request) -> Response:
 async def model(request: Request, name: str) -> Response:
     """One model, if requests may name it."""
     relay: Relay = request.app.state.relay
-    targets = relay.catalogue.targets(name)
-    if not name:
-        raise UnknownModel(field="model")
-    owner = next((owner for listed, owner in relay.catalogue.listed() if listed == name), targets[0].provider.name)
-    return JSONResponse(_shape(name, owner))
+    return JSONResponse(_shape(name, relay.catalogue.owner(name)))
 
 
 def _shape(name: str, owner: str) -> dict[str, Any]:
