@@ -49,7 +49,7 @@ def _introduce(console: Console, stage: Stage) -> None:
 
 
 def _prove(console: Console, stage: Stage, out: Path) -> None:
-    acts.title(console, 5, "The proof: six promises, about half a minute")
+    acts.title(console, 6, "The proof: six promises, about half a minute")
     console.print()
     report = measure(stage, console)
     page = write(report, out)
@@ -61,6 +61,6 @@ def _chat(console: Console, stage: Stage) -> None:
     """Hand the terminal over to the chat until its user leaves."""
     from headrace.cli.chat import command as chat
 
-    acts.title(console, 6, "Now you")
+    acts.title(console, 7, "Now you")
     with contextlib.suppress(SystemExit):  # the chat's own way to leave
         chat.main(["--url", stage.url], prog_name="headrace chat", standalone_mode=False)

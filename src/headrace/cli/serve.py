@@ -33,5 +33,7 @@ def command(config_file: str | None, host: str | None, port: int | None) -> None
     models = ", ".join(
         [*config.models, *(f"{name}/…" for name in config.providers), *(["simulator/…"] if config.simulator.enabled else [])]
     )
-    click.echo(f"Headrace listens on http://{shown}:{port}, for the models {models}.", file=sys.stderr)
+    url = f"http://{shown}:{port}"
+    click.echo(f"Headrace listens on {url}, for the models {models}.", file=sys.stderr)
+    click.echo(f"The base URL for OpenAI's SDKs is {url}/v1, for Anthropic's {url}, for useChat {url}/api/chat.", file=sys.stderr)
     serve(config, ready=sock)

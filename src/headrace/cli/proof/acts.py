@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import httpx2
+import msgspec
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
@@ -19,6 +21,7 @@ from headrace.cli.proof.typewriter import WIDTH_MAX, Typewriter
 from headrace.cli.proof.witness import Witness
 from headrace.client import AsyncClient, AsyncStream, Connection, Receipt
 from headrace.protocol import events as ev
+from headrace.protocol.sse import SSEParser
 
 QUESTION = "How does a mill work?"
 STORY = "story?tokens=234&tokens_per_s=60"
@@ -29,6 +32,8 @@ DROPPED = "story?tokens=162&tokens_per_s=50"
 CUT_AFTER_TOKENS = 51
 AWAY_S = 0.6
 TOOL = "tool?cut=4&tokens_per_s=60"
+CLOSED = "story?tokens_per_s=41"
+CLOSE_AFTER_TOKENS = 48
 
 
 async def play(console: Console, stage: Stage) -> None:
@@ -44,6 +49,8 @@ async def play(console: Console, stage: Stage) -> None:
             await _drop(console, far, network)
         title(console, 4, "A tool call, fragment by fragment")
         await _tool(console, client, stage)
+        title(console, 5, "What OpenAI's SDK sends, to a provider that speaks Anthropic's Messages")
+        await _other_words(console, http, stage)
 
 
 def title(console: Console, number: int, words: str) -> None:
@@ -68,6 +75,12 @@ class Telling:
                 self.times += [time.monotonic() - self._began] * (event.seq - (event.from_seq or event.seq) + 1)
                 self.writer.write(event.text, "underline" if is_replayed else "")
                 after_each()
+
+    def say_word(self, word: str) -> None:
+        """Write a word that has come now."""
+        if word:
+            self.times.append(time.monotonic() - self._began)
+            self.writer.write(word)
 
     def end(self, mark: str = "│") -> None:
         self.writer.end()
@@ -172,3 +185,29 @@ async def _tool(console: Console, client: AsyncClient, stage: Stage) -> None:
     parsed = "parsed once, at the end" if call.get("parses") == 1 else f"parsed {call.get('parses')} times"
     console.print()
     writer.say(f"{fragments} fragments passed on as they came; the relay's log says {call.get('fragments')} fragments, {parsed}")
+
+
+async def _other_words(console: Console, http: httpx2.AsyncClient, stage: Stage) -> None:
+    """Read what an SDK would read, and do what its user does who has seen enough: close it."""
+    telling = Telling(console)
+    body = {"model": f"simulator-anthropic/{CLOSED}", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
+    parser = SSEParser()
+    async with http.stream("POST", f"{stage.url}/v1/chat/completions", json=body) as response:
+        async for chunk in response.aiter_raw():
+            for frame in parser.feed(chunk):
+                telling.say_word(_content(frame.data))
+            if len(telling.times) >= CLOSE_AFTER_TOKENS:
+                break
+    closed_at = time.monotonic()
+    telling.writer.write(" stream.close()", "bold")
+    telling.end("▌")
+    record = await Witness(http, stage.provider.url).wait_for_model(CLOSED, lambda record: record.state != "running")
+    left_at = record.left_at_monotonic
+    closed = f"closed {(left_at - closed_at) * 1000:.1f} ms later" if left_at is not None else "not seen to close"
+    telling.writer.say(f"asked as chat.completion.chunk, answered from content_block_delta; the provider's connection {closed}")
+
+
+def _content(data: bytes) -> str:
+    """Return the words in a `chat.completion.chunk`."""
+    choices = msgspec.json.decode(data).get("choices") if data.startswith(b"{") else None
+    return (choices[0]["delta"].get("content") or "") if choices else ""
