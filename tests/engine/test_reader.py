@@ -199,6 +199,16 @@ async def test_a_reader_that_has_left_is_written_to_no_more(rig: Rig, wire: Wire
     assert other.end
 
 
+async def test_a_reader_that_has_everything_has_not_merely_left(rig: Rig, wire: Wire) -> None:
+    stream, sink, peer = await rig.begin(wire.dialect)
+    peer.send(head(CHUNKED), chunk(wire.whole), LAST_CHUNK)
+    await sink.ended()
+    assert sink.reader is not None
+    stream.detach(sink.reader, "disconnected")  # its connection is over too
+
+    assert rig.observer.left == ["complete"]
+
+
 async def test_leaving_twice_is_leaving_once(rig: Rig) -> None:
     stream, sink, _ = await rig.begin()
     assert sink.reader is not None

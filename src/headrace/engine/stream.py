@@ -395,7 +395,7 @@ class Stream:
         self.frames_taken()
         self.bytes_out += reader.bytes_out
         self.far_position = max(self.far_position, self.log.total - reader.lag)
-        self.streams.observer.reader_closed(self, reason)
+        self.streams.observer.reader_closed(self, reader.closed.result())
         if self.ended:
             return
         now = monotonic()

@@ -35,6 +35,7 @@ from headrace.server.surfaces.docs import path_item
 from headrace.server.surfaces.endpoint import SurfaceEndpoint
 
 IDS_MAX = 20_000
+_BEFORE_THE_ANSWER = (ev.StreamStart, ev.Queue, ev.Notice, ev.Usage)
 _OWN_ID = re.compile(r"resp_([0-9a-f]{32})")
 
 router = APIRouter(tags=["openai"])
@@ -51,13 +52,10 @@ class Responses(SurfaceEndpoint):
 
     async def respond(self, scope: Scope, receive: Receive) -> Response:
         request, stream = await self.begin(scope, receive)
-        if not request.keep_frames:
+        if not request.keep_frames or request.body.get("stream"):
             return self.answer(request, stream, scope)
-        known = None if _is_translated(stream) else self._learn_id(stream)
-        if request.body.get("stream"):
-            return self.answer(request, stream, scope)
-        if known is not None:
-            await known
+        if not _is_translated(stream):
+            await self._id_given(stream)
         error = failure(stream) if stream.ended and not stream.answered else None
         if error is not None:
             return self.refuse(error, scope, stream)
@@ -87,7 +85,10 @@ class Responses(SurfaceEndpoint):
         return next((item for item in items if item.get("id") == item_id), None)
 
     def encoding(self, request: SurfaceRequest, stream: Stream, after: int | None = None) -> Encoding:
-        encoding = ResponsesEncoding(request, after=after, translated=_is_translated(stream))
+        translated = _is_translated(stream)
+        encoding: Encoding = ResponsesEncoding(request, after=after, translated=translated)
+        if request.keep_frames and not translated:
+            encoding = _Learning(encoding, partial(self._remember, stream))
         if not self.heartbeat:
             encoding.heartbeat = b""
         return encoding
@@ -111,45 +112,51 @@ class Responses(SurfaceEndpoint):
             raise UnknownStream(f"The response {response_id[:100]!r} was not asked for in the background, so it is not kept.")
         return stream, request
 
-    def _learn_id(self, stream: Stream) -> asyncio.Future[None]:
-        """Remember the provider's own id of the response, by which its caller will ask for it; return what is done when it is known."""
+    async def _id_given(self, stream: Stream) -> None:
+        """Wait until the provider has given the response its id, or there will be none."""
         known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def learn(response_id: str | None) -> None:
-            if response_id is not None:
-                self._given[stream.user, response_id] = stream.id
-                while len(self._given) > IDS_MAX:
-                    self._given.popitem(last=False)
+            self._remember(stream, response_id)
             if not known.done():
                 known.set_result(None)
-            stream.detach(reader, "learnt")
 
-        reader = stream.attach(Nowhere(), _IdWatch(learn))
-        return known
+        reader = stream.attach(Nowhere(), _Learning(None, learn))
+        await known
+        stream.detach(reader, "complete")
+
+    def _remember(self, stream: Stream, response_id: str | None) -> None:
+        """Note the provider's own id of the response, by which its caller will ask for it."""
+        if response_id is not None:
+            self._given[stream.user, response_id] = stream.id
+            while len(self._given) > IDS_MAX:
+                self._given.popitem(last=False)
 
 
-class _IdWatch(Encoding):
-    """A reader that waits for the response's id: the provider's, or nothing if it is the relay's own."""
+class _Learning(Encoding):
+    """Another encoding, or none, and beside it the id that the provider gives the response: it is told once, or that there is none."""
 
-    heartbeat = b""
     dialect = "openai_responses"
+    compact = False
 
-    def __init__(self, learn: Callable[[str | None], None]) -> None:
+    def __init__(self, encoding: Encoding | None, learn: Callable[[str | None], None]) -> None:
+        self._encoding = encoding
         self._learn: Callable[[str | None], None] | None = learn
 
     def encode(self, events: Sequence[ev.Event]) -> bytes:
-        if any(type(event) not in (ev.StreamStart, ev.Queue, ev.Notice, ev.Usage) for event in events):
+        if self._learn is not None and any(type(event) not in _BEFORE_THE_ANSWER for event in events):
             self._tell(None)
-        return b""
+        return self._encoding.encode(events) if self._encoding is not None else b""
 
     def forward(self, frames: Sequence[SSEEvent]) -> bytes:
-        self._tell(next(filter(None, map(response_id_of, frames)), None))
-        return b""
+        if self._learn is not None:
+            self._tell(next(filter(None, map(response_id_of, frames)), None))
+        return self._encoding.forward(frames) if self._encoding is not None else b""
 
     def _tell(self, response_id: str | None) -> None:
         learn, self._learn = self._learn, None
         if learn is not None:
-            asyncio.get_running_loop().call_soon(learn, response_id)  # not in the middle of a delivery
+            learn(response_id)
 
 
 def _is_translated(stream: Stream) -> bool:
