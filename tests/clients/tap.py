@@ -15,15 +15,12 @@ def heartbeats(body: bytes) -> int:
     return len(_SIGN_OF_LIFE.findall(body))
 
 
-class Tap:
-    """Forwards each connection to `port`, byte for byte. `cut()` resets them all."""
+class _Server:
+    """Serves on a free port, and is over when its connections are."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._heard: list[bytearray] = []
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self) -> None:
         self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -34,30 +31,51 @@ class Tap:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        await self._server.wait_closed()
+        for _ in range(3):  # turns of the loop, in which a connection that was just accepted gets its task
+            await asyncio.sleep(0)
         self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._open)
 
     def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
+        """Reset every connection."""
+        for writers in self._open.values():
+            for writer in writers:
+                writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writers = [writer]
+        with suppress(OSError, EOFError):
+            await self._serve(reader, writer, writers)
+        for ended in writers:
+            ended.close()
+            with suppress(OSError):
+                await ended.wait_closed()
+        del self._open[task]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]) -> None:
+        raise NotImplementedError
+
+
+class Tap(_Server):
+    """Forwards each connection to `port`, byte for byte. `cut()` resets them all."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self._heard: list[bytearray] = []
 
     def body(self) -> bytes:
         """Return the bodies of all responses, one behind the other, without their framing."""
         return b"".join(body for heard in self._heard for body in bodies(bytes(heard)))
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers |= {writer, back}
+        writers.append(back)
         heard = bytearray()
         self._heard.append(heard)
         await asyncio.gather(_pass(reader, back), _pass(there, writer, heard))
-        for ended in (writer, back):
-            with suppress(OSError):
-                await ended.wait_closed()
 
 
 async def _pass(source: asyncio.StreamReader, to: asyncio.StreamWriter, heard: bytearray | None = None) -> None:
@@ -99,30 +117,17 @@ def _dechunk(raw: bytes) -> tuple[bytes, bytes]:
     return body, raw
 
 
-class Replay:
+class Replay(_Server):
     """A server that answers every request with one event stream, `body`."""
 
     def __init__(self, body: bytes) -> None:
+        super().__init__()
         self._body = body
-        self._server: asyncio.Server | None = None
-        self.url = ""
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         await reader.readexactly(int(length[1]) if length else 0)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(self._body)
-        with suppress(OSError):
-            writer.write(head + self._body)
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+        writer.write(head + self._body)
+        await writer.drain()
