@@ -287,6 +287,12 @@ def test_what_cannot_be_said_is_refused_with_its_place(turn: dict[str, Any], fie
     assert refused(messages=[USER, turn]) == field
 
 
+@pytest.mark.parametrize("seal", ["gemini:c2ln", "rs_1:gAAAA"])
+def test_what_another_provider_signed_is_not_sent_here(seal: str) -> None:
+    parts = [{"type": "thinking", "text": "hm", "signature": seal}, {"type": "thinking", "redacted": seal}, {"type": "text", "text": "Yes"}]
+    assert messages(USER, {"role": "assistant", "content": parts})[1]["content"] == [{"type": "text", "text": "Yes"}]
+
+
 def test_a_late_system_message_is_said_in_its_place_in_the_role_that_the_model_takes() -> None:
     turns = [USER, {"role": "assistant", "content": "Yes?"}, {"role": "system", "content": "Be brief."}, USER]
     said = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Hi"}]

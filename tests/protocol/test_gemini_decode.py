@@ -171,7 +171,7 @@ def test_a_thoughts_signature_comes_after_it_in_its_block() -> None:
     events = run(response({"text": "Hm.", "thought": True, "thoughtSignature": "c2ln"}), response({"text": "More.", "thought": True}))
     assert events[:5] == [
         ev.Thinking(index=0, text="Hm.", kind="summary"),
-        ev.Thinking(index=0, text="", kind="summary", signature="c2ln"),
+        ev.Thinking(index=0, text="", kind="summary", signature="gemini:c2ln"),
         ev.BlockEnd(index=0, kind="thinking"),
         ev.Thinking(index=1, text="More.", kind="summary"),
         ev.BlockEnd(index=1, kind="thinking"),
@@ -180,7 +180,7 @@ def test_a_thoughts_signature_comes_after_it_in_its_block() -> None:
 
 def test_a_thoughts_signature_may_come_alone() -> None:
     events = run(response({"text": "Hm.", "thought": True}), response({"thought": True, "thoughtSignature": "c2ln"}, finish="STOP"))
-    assert [(event.index, event.signature) for event in of(events, ev.Thinking)] == [(0, None), (0, "c2ln")]
+    assert [(event.index, event.signature) for event in of(events, ev.Thinking)] == [(0, None), (0, "gemini:c2ln")]
 
 
 @pytest.mark.parametrize("signed", [{"text": "", "thoughtSignature": "c2ln"}, {"thoughtSignature": "c2ln"}])
@@ -188,7 +188,7 @@ def test_the_signature_of_an_empty_part_is_a_block_of_its_own(signed: dict[str, 
     events = run(response({"text": "a"}), response(signed, finish="STOP"))
     assert events[1:-1] == [
         ev.BlockEnd(index=0, kind="text"),
-        ev.Thinking(index=1, text="", kind="summary", signature="c2ln"),
+        ev.Thinking(index=1, text="", kind="summary", signature="gemini:c2ln"),
         ev.BlockEnd(index=1, kind="thinking"),
     ]
 
@@ -202,7 +202,7 @@ def test_the_signature_of_a_call_comes_before_it_also_after_a_thought() -> None:
     thought = {"text": "Hm.", "thought": True}
     events = run(response(thought, function_call(args={}) | {"thoughtSignature": "c2ln"}, finish="STOP"))
     assert [type(event).__name__ for event in events][:5] == ["Thinking", "BlockEnd", "Thinking", "BlockEnd", "ToolCallStart"]
-    assert [(event.index, event.signature) for event in of(events, ev.Thinking)] == [(0, None), (1, "c2ln")]
+    assert [(event.index, event.signature) for event in of(events, ev.Thinking)] == [(0, None), (1, "gemini:c2ln")]
 
 
 def test_empty_parts_say_nothing() -> None:
@@ -361,7 +361,7 @@ def test_an_image_is_data_and_says_if_it_is_a_thought() -> None:
         ev.Data(name="gemini.inlineData", data={"mimeType": "image/png", "data": "aGk=", "thought": True}),
         ev.Data(name="gemini.inlineData", data={"mimeType": "image/png", "data": "aGk="}),
     ]
-    assert [event.signature for event in of(events, ev.Thinking)] == ["c2ln"]
+    assert [event.signature for event in of(events, ev.Thinking)] == ["gemini:c2ln"]
 
 
 def test_an_answer_has_begun_with_an_image() -> None:

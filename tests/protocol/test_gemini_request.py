@@ -298,14 +298,20 @@ def test_a_conversation_of_system_messages_is_refused() -> None:
 
 # --- thoughts and signatures -----------------------------------------------------------------------------------------
 
-SIGNATURE = {"type": "thinking", "signature": "c2ln"}
+SIGNATURE = {"type": "thinking", "signature": "gemini:c2ln"}
 SIGNED_CALL = {"functionCall": {"name": "look", "args": {}, "id": "a"}, "thoughtSignature": "c2ln"}
 
 
 def test_signed_thoughts_go_back_and_others_are_left_out() -> None:
     others = ({"type": "thinking", "text": "of nobody"}, {"type": "thinking", "redacted": "b64"})
-    told = model_parts({"type": "thinking", "text": "hm", "signature": "c2ln"}, *others, {"type": "text", "text": "Yes"})
+    told = model_parts({"type": "thinking", "text": "hm", "signature": "gemini:c2ln"}, *others, {"type": "text", "text": "Yes"})
     assert told == [{"text": "hm", "thought": True, "thoughtSignature": "c2ln"}, {"text": "Yes"}]
+
+
+@pytest.mark.parametrize("seal", ["RXVv", "rs_1:gAAAA", "headrace:c2ln"])
+def test_what_another_provider_signed_is_not_sent_here(seal: str) -> None:
+    assert model_parts({"type": "thinking", "text": "hm", "signature": seal}, {"type": "text", "text": "Yes"}) == [{"text": "Yes"}]
+    assert "thoughtSignature" not in model_parts({"type": "thinking", "signature": seal}, call("a"))[0]
 
 
 def test_a_lone_signature_belongs_to_the_call_that_follows_it() -> None:
@@ -318,12 +324,12 @@ def test_a_lone_signature_reaches_the_call_also_over_text() -> None:
 
 
 def test_signatures_that_stand_together_belong_to_the_calls_in_their_order() -> None:
-    told = model_parts(SIGNATURE, {"type": "thinking", "signature": "Mg=="}, call("a"), call("b"))
+    told = model_parts(SIGNATURE, {"type": "thinking", "signature": "gemini:Mg=="}, call("a"), call("b"))
     assert [part.get("thoughtSignature") for part in told] == ["c2ln", "Mg=="]
 
 
 def test_a_thought_that_was_merged_with_the_signature_behind_it_signs_the_first_call() -> None:
-    thought = {"type": "thinking", "text": "hm", "signature": "c2ln"}
+    thought = {"type": "thinking", "text": "hm", "signature": "gemini:c2ln"}
     told = model_parts(thought, call("a"), call("b"))
     assert told == [SIGNED_CALL, {"functionCall": {"name": "look", "args": {}, "id": "b"}}]
 

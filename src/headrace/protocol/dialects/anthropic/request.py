@@ -267,9 +267,7 @@ def _block(part: Part, message: Message, where: str) -> dict[str, Any] | None:
         case ImagePart(), "user":
             return {"type": "image", "source": _image_source(part, where)}
         case ThinkingPart(), "assistant":
-            if part.redacted is not None:
-                return {"type": "redacted_thinking", "data": part.redacted}
-            return {"type": "thinking", "thinking": part.text, "signature": part.signature} if part.signature else None
+            return _thinking_block(part)
         case ToolCallPart(), "assistant":
             return {"type": "tool_use", "id": api_id(part.tool_call_id), "name": part.name, "input": part.arguments}
         case ToolResultPart(), "user" | "tool":
@@ -277,6 +275,16 @@ def _block(part: Part, message: Message, where: str) -> dict[str, Any] | None:
             return block if part.ok else block | {"is_error": True}
         case _:
             raise _misplaced(part, message, where)
+
+
+def _thinking_block(part: ThinkingPart) -> dict[str, Any] | None:
+    """Return reasoning that this API signed or sealed itself. What has a colon in it comes from a decoder of another dialect."""
+    seal = part.signature if part.redacted is None else part.redacted
+    if not seal or ":" in seal:
+        return None
+    if part.redacted is not None:
+        return {"type": "redacted_thinking", "data": seal}
+    return {"type": "thinking", "thinking": part.text, "signature": seal}
 
 
 def _result(part: ToolResultPart, where: str) -> str | list[dict[str, Any]]:

@@ -40,6 +40,8 @@ _NAME_CHARACTERS_MAX = 64
 TEXT = "text"
 THINKING = "thinking"
 SIGNATURE = "signature"
+# Stands before every signature: when it comes back, each dialect's builder knows whether it is its own. No signature has a colon in it.
+SEAL = "gemini:"
 
 FINISH_REASONS: dict[str, ev.FinishReason] = {
     "STOP": "stop",
@@ -184,7 +186,7 @@ class GeminiDecoder(EventStreamDecoder):
 
     def _take_part(self, part: dict[str, Any]) -> None:
         text = part.get("text")
-        signature = string(signature) if (signature := part.get("thoughtSignature")) else ""
+        signature = SEAL + string(signature) if (signature := part.get("thoughtSignature")) else ""
         if isinstance(call := part.get("functionCall"), dict):
             self._take_call(call, signature)
         elif part.get("thought") is True and not any(isinstance(value, dict) for value in part.values()):

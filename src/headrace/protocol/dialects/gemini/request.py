@@ -31,6 +31,7 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.errors import BadRequest, LocalProtocolError
+from headrace.protocol.dialects.gemini.decode import SEAL
 from headrace.protocol.dialects.gemini.schema import cleaned
 from headrace.protocol.request import (
     ChatRequest,
@@ -245,8 +246,8 @@ def _signatures(parts: list[Part]) -> dict[int, str]:
     first = True
     for position, part in enumerate(parts):
         match part:
-            case ThinkingPart(text=text, signature=str(signature), redacted=None) if signature:
-                found[position] = signature
+            case ThinkingPart(text=text, signature=str(signature), redacted=None) if signature.startswith(SEAL):
+                found[position] = signature.removeprefix(SEAL)
                 if text:
                     thought = position
                 else:

@@ -26,7 +26,8 @@ PARTS: dict[str, PartKind] = {
 }
 
 # Ids have no colon, and neither have the signatures of other dialects, which are base64.
-_SEAL = re.compile(r"([^:\s]{0,1000}):(.+)", re.DOTALL)
+# Gemini's decoder seals with its own name.
+_SEAL = re.compile(r"(?!gemini:)([^:\s]{0,1000}):(.+)", re.DOTALL)
 
 
 class Item:
