@@ -100,7 +100,7 @@ def create_app(config: Config | None = None) -> FastAPI:
             allow_origins=config.server.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # the SDKs send many of their own
-            expose_headers=["x-stream-id", "x-request-id", "location", "retry-after"],
+            expose_headers=["x-stream-id", "x-request-id", "request-id", "location", "retry-after", "x-should-retry"],
             max_age=600,
         )
     return app

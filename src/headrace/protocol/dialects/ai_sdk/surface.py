@@ -1,8 +1,8 @@
 """The AI SDK's chat protocol towards clients: `POST /api/chat`, and the same stream again for whoever resumes.
 
 `useChat` makes the whole body of a failed response the message of its error, and applications show that message. So an error's body is
-the sentence itself, as it is in the stream's own `error` chunk, and not JSON around it. The kind of the error is in the status, which
-the AI SDK has in `error.statusCode` from version 7 on.
+the sentence itself, as it is in the stream's own `error` chunk, and not JSON around it. Its kind is in the status, which the AI SDK
+has in `error.statusCode` from version 7 on. The stream opens at once, so these are only the relay's own refusals.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ _ECHOED: dict[str, tuple[type, ...]] = {
     "top_p": (int, float),
     "user": (str,),
 }
-_DEFAULTS = {"background": False, "parallel_tool_calls": True, "store": True}
+_DEFAULTS = {"background": False, "parallel_tool_calls": True, "store": False}  # the relay keeps what is asked for in the background
 
 
 class PartKind(NamedTuple):
