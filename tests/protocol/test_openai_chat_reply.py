@@ -92,6 +92,18 @@ def test_calls() -> None:
     }
 
 
+def test_calls_stand_in_the_order_in_which_they_began() -> None:
+    """As in a stream, whichever of them is over first."""
+    events = [
+        ev.ToolCallStart(index=0, tool_call_id="c1", name="slow"),
+        ev.ToolCallStart(index=1, tool_call_id="c2", name="quick"),
+        ev.ToolCallComplete(tool_call_id="c2", name="quick", arguments={}, arguments_raw="{}", valid=True),
+        ev.ToolCallComplete(tool_call_id="c1", name="slow", arguments={}, arguments_raw="{}", valid=True),
+        ev.StreamEnd(finish_reason="tool_calls"),
+    ]
+    assert [call["id"] for call in answer(*events)["message"]["tool_calls"]] == ["c1", "c2"]
+
+
 THOUGHT: list[ev.Event] = [
     ev.Thinking(index=0, text="hm", kind="raw"),
     ev.BlockEnd(index=0, kind="thinking"),

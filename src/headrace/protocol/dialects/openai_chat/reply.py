@@ -107,7 +107,7 @@ class EventAnswer:
         self._thoughts: list[str] = []
         self._details: list[dict[str, Any]] = []
         self._new_details = ReasoningDetails()
-        self._calls: list[dict[str, Any]] = []
+        self._calls: dict[str, dict[str, Any] | None] = {}  # by id, in the order in which they began
         self._annotations: list[dict[str, Any]] = []
         self._refusal: str | None = None
 
@@ -118,10 +118,11 @@ class EventAnswer:
                 self._characters += len(text)
             case ev.Thinking():
                 self._take_thinking(event)
-            case ev.ToolCallComplete():
+            case ev.ToolCallStart(tool_call_id=id):
+                self._calls[id] = None
+            case ev.ToolCallComplete(tool_call_id=id):
                 arguments = event.arguments_raw if event.arguments_raw or not event.valid else "{}"
-                function = {"name": event.name, "arguments": arguments}
-                self._calls.append({"id": event.tool_call_id, "type": "function", "function": function})
+                self._calls[id] = {"id": id, "type": "function", "function": {"name": event.name, "arguments": arguments}}
             case ev.BlockEnd(kind="thinking", index=index):
                 self._end_thinking(index)
             case ev.Source():
@@ -155,7 +156,8 @@ class EventAnswer:
 
     def choice(self) -> dict[str, Any]:
         content = "".join(self._texts)
-        silent = not content and (self._calls or self._refusal is not None)
+        calls = [call for call in self._calls.values() if call is not None]
+        silent = not content and (calls or self._refusal is not None)
         message: dict[str, Any] = {"role": "assistant", "content": None if silent else content, "refusal": self._refusal}
         if self._field != "none":
             if self._thoughts:
@@ -164,8 +166,8 @@ class EventAnswer:
                 message["reasoning_details"] = self._details
         if self._annotations:
             message["annotations"] = self._annotations
-        if self._calls:
-            message["tool_calls"] = self._calls
+        if calls:
+            message["tool_calls"] = calls
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
 
 
