@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import weakref
 from typing import Any
 
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -493,13 +495,28 @@ def test_a_providers_frames_go_on_as_they_are_and_nothing_is_added() -> None:
 
 @pytest.mark.parametrize("end", [BROKEN, CANCELLED])
 def test_a_provider_that_broke_off_gets_a_failure_with_the_next_number(end: ev.Event) -> None:
-    last = read(forwarded(FRAMES[:5], end))[-1]
-    assert (last["type"], last["sequence_number"]) == ("response.failed", 5)
+    last = next(event for event in read(forwarded(FRAMES[:5], end)) if event["type"] == "response.failed")
+    assert last["sequence_number"] == 5
     response = last["response"]
     assert (response["id"], response["novelty"], response["output"]) == ("resp_theirs", {"unknown": True}, [MESSAGE])
     assert response["status"] == ("failed" if end is BROKEN else "cancelled")
     assert response["error"]["type"] == ("upstream_truncated" if end is BROKEN else "cancelled")
     check_response(response)
+
+
+def test_a_provider_that_broke_off_makes_the_sdk_raise() -> None:
+    stream = iter(client(forwarded(FRAMES[:5], BROKEN)).responses.create(model="m", input="Hi", stream=True))
+    assert [next(stream).type for _ in range(6)][5] == "response.failed"
+    with pytest.raises(openai.APIError, match=re.escape(BROKEN.message)):
+        next(stream)
+
+
+def test_an_error_that_the_provider_told_itself_is_told_once() -> None:
+    data = b'{"type":"error","code":"server_error","message":"Busy.","param":null,"sequence_number":5}'
+    error = SSEEvent(data, "error")
+    body = forwarded([*FRAMES[:5], error], BROKEN)
+    assert body.endswith(b"event: error\ndata: %b\n\n" % data)
+    assert b"response.failed" not in body
 
 
 def test_a_stop_after_the_providers_own_end_adds_nothing() -> None:
@@ -511,9 +528,10 @@ def test_a_failure_is_valid_whatever_the_provider_sent_before_it() -> None:
         encoding = ResponsesEncoding(request())
         encoding.encode([START])
         encoding.forward(frames)
-        last = read(encoding.encode([BROKEN]))[-1]
-        assert last["response"]["id"] == f"resp_{STEM}"
-        check_response(last["response"])
+        failed, error = read(encoding.encode([BROKEN]))
+        assert failed["response"]["id"] == f"resp_{STEM}"
+        assert error["error"]["message"] == BROKEN.message
+        check_response(failed["response"])
 
 
 def test_frames_without_a_name_tell_the_same() -> None:
@@ -524,15 +542,15 @@ def test_frames_without_a_name_tell_the_same() -> None:
 
 def test_frames_without_a_number_are_counted() -> None:
     frames = [frame("response.created", None, response=PROVIDERS_OWN), frame("response.output_text.delta", None, delta="a")]
-    assert read(forwarded(frames, BROKEN))[-1]["sequence_number"] == 2
+    assert [event["sequence_number"] for event in read(forwarded(frames, BROKEN))[2:]] == [2, 3]
 
 
 def test_a_reader_who_resumes_skips_the_frames_that_it_has() -> None:
     for after in range(-1, 6):
         numbers = [event["sequence_number"] for event in read(forwarded(FRAMES, STOP, after=after))]
         assert numbers == list(range(after + 1, 6))
-    assert [event["sequence_number"] for event in read(forwarded(FRAMES[:5], BROKEN, after=3))] == [4, 5]
-    assert read(forwarded(FRAMES[:5], BROKEN, after=5)) == []
+    assert [event["sequence_number"] for event in read(forwarded(FRAMES[:5], BROKEN, after=3))] == [4, 5, 6]
+    assert read(forwarded(FRAMES[:5], BROKEN, after=6)) == []
 
 
 def test_a_frame_without_a_number_is_never_skipped() -> None:

@@ -10,7 +10,8 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 3. Open text may stand beside open calls: `output_index` tells them apart.
 4. A user's Stop is `response.failed` whose response is `cancelled`: see `response.ending`.
 5. The provider's frames are numbered by itself. Where it breaks off, the failure's number follows its last, and the failure keeps the
-   object that the provider began with and the items that were finished.
+   object that the provider began with and the items that were finished. An `error` follows it, at which the SDK raises: a program that
+   looks for text and `response.completed` only would take the cut for the end. Where the provider told its error itself, that is all.
 6. A heartbeat is a comment with one line feed. After a blank line, the SDK would take it for an event without data.
 
 Not said: `notice` but that of a refusal, `data`, the results of tools that ran here (`tool_result`), and costs. A `reset`, `gap` or
@@ -111,8 +112,8 @@ class ResponsesEncoding(Encoding):
         return True
 
     def _end_forwarded(self, forwarded: Forwarded, event: ev.StreamEnd | ev.Error) -> None:
-        """Say the end that the provider did not."""
-        if forwarded.ended:
+        """Say the end that the provider did not (note 5)."""
+        if forwarded.ended or (isinstance(event, ev.Error) and forwarded.said_error):
             return
         end = ending(event)
         shape: dict[str, Any] = echo(self._request) | {"id": self._answer.id, "model": self._answer.model}
@@ -120,3 +121,6 @@ class ResponsesEncoding(Encoding):
         shape["usage"] = usage_json(event.usage) or shape.get("usage")
         self._writer.number = forwarded.next_number()
         self._writer.tell(end.kind, b'"response":%b' % _json(shape))
+        if isinstance(event, ev.Error):
+            told = {"code": event.code, "message": event.message, "param": None, "error": end.error}
+            self._writer.tell("error", _json(told)[1:-1])

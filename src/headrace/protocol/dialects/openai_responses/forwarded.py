@@ -55,6 +55,7 @@ class Forwarded:
 
     Attributes:
         ended: whether the provider has said its end.
+        said_error: whether the last that it said was an error.
     """
 
     __slots__ = ("_items", "_last", "_lifecycle", "_numbered", "ended")
@@ -65,6 +66,13 @@ class Forwarded:
         self._items: list[SSEEvent] = []
         self._last: SSEEvent | None = None
         self._numbered = 0
+
+    @property
+    def said_error(self) -> bool:
+        if self._last is None or kind_of(self._last) != "error":
+            return False
+        told = data_of(self._last)
+        return bool(told.get("message") or told.get("error"))
 
     def take(self, frames: Sequence[SSEEvent]) -> None:
         """Take the next frames."""
