@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
@@ -29,6 +30,9 @@ heartbeat_s = {heartbeat_s}
 
 [retry]
 attempts_max = 1
+
+[models.fast]
+targets = ["simulator/quick?first_token_s=0&tokens_per_s=0"]
 """
 
 
@@ -60,10 +64,25 @@ class Witness:
 
 
 class Stage(NamedTuple):
+    """The relay, where it listens, and its provider's dashboard."""
+
     url: str
     port: int
     witness: Witness
-    relay: Relay
+
+    async def call(self, method: str, path: str) -> tuple[int, Any]:
+        """Return status and JSON of a request without a body."""
+
+        def ask() -> tuple[int, Any]:
+            request = urllib.request.Request(self.url + path, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+                    raw = response.read()
+                    return response.status, json.loads(raw) if raw else None
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        return await asyncio.to_thread(ask)
 
 
 def _free_port() -> int:
@@ -77,7 +96,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     port = _free_port()
     extra = _CONFIG.format(port=port, heartbeat_s=HEARTBEAT_S)
     with Relay(tmp_path_factory.mktemp("clients"), None, extra) as relay:
-        yield Stage(relay.url, relay.port, Witness(f"http://127.0.0.1:{port}"), relay)
+        yield Stage(relay.url, relay.port, Witness(f"http://127.0.0.1:{port}"))
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,8 @@ class Driver:
         self._reading.join(_END_S)
         assert self._popen.stdout is not None
         self._popen.stdout.close()
+        said = self._log.read_text()
+        assert not said, f"a client complained:\n{said}"
 
     def _read(self) -> None:
         assert self._popen.stdout is not None

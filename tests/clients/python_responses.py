@@ -93,7 +93,7 @@ class OpenAIResponses(Client):
     def _take(self, response: Any, outcome: Outcome) -> None:
         outcome.id = response.id
         outcome.status = response.status
-        outcome.text = response.output_text or (outcome.text if response.status == "failed" else "")
+        outcome.text = response.output_text or (outcome.text if response.status in ("failed", "cancelled") else "")
         outcome.thinking = "".join(thought(item) for item in response.output if item.type == "reasoning")
         contents = [part for item in response.output if item.type == "message" for part in item.content]
         outcome.refusal = "".join(part.refusal for part in contents if part.type == "refusal")

@@ -7,6 +7,8 @@ import re
 from contextlib import suppress
 from typing import Self
 
+from engine.guards import turns
+
 _SIGN_OF_LIFE = re.compile(rb"^(?::.*|event: ping)$", re.MULTILINE)
 
 
@@ -30,9 +32,10 @@ class _Server:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await turns()  # asyncio loses a connection that it accepts while the server closes, and Node likes to open one more at the end
         self._server.close()
-        for _ in range(3):  # turns of the loop, in which a connection that was just accepted gets its task
-            await asyncio.sleep(0)
         self.cut()
         await asyncio.gather(*self._open)
 
@@ -69,6 +72,11 @@ class Tap(_Server):
     def body(self) -> bytes:
         """Return the bodies of all responses, one behind the other, without their framing."""
         return b"".join(body for heard in self._heard for body in bodies(bytes(heard)))
+
+    def header(self, name: str) -> str | None:
+        """Return a header of the last response whose head has come."""
+        found = re.findall(rb"(?im)^%b: *(.*?)\r$" % name.encode(), b"".join(self._heard))
+        return found[-1].decode() if found else None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)

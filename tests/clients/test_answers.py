@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anthropic
+import openai
 import pytest
 
 from headrace.simulator import texts
@@ -9,7 +11,7 @@ from headrace.simulator import texts
 from .conftest import Stage
 from .node_clients import Driver
 from .outcome import Client
-from .roster import CLIENTS, each_cell, every_cell, model_of
+from .roster import CLIENTS, each_cell, each_client, every_cell, model_of
 
 pytestmark = pytest.mark.real
 
@@ -82,3 +84,17 @@ async def test_a_refusal_is_a_refusal(stage: Stage, driver: Driver, client: Clie
     assert whole.refusal == texts.REFUSAL
     if client.name != "langchain":  # which gathers no refusals
         assert streamed.refusal == texts.REFUSAL
+
+
+@each_client
+async def test_a_model_has_the_name_that_the_relay_gives_it(stage: Stage, driver: Driver, client: Client) -> None:
+    assert (await client.ask(stage.url, "fast")).whole().text == texts.QUICK
+
+
+async def test_both_sdks_list_the_models(stage: Stage) -> None:
+    async with openai.AsyncOpenAI(base_url=stage.url + "/v1", api_key="any") as gpt:
+        assert "fast" in [model.id async for model in gpt.models.list()]
+        assert (await gpt.models.retrieve("fast")).id == "fast"
+    async with anthropic.AsyncAnthropic(base_url=stage.url, api_key="any") as claude:
+        assert "fast" in [model.id async for model in claude.models.list()]
+        assert (await claude.models.retrieve("fast")).type == "model"

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import pytest
 
+from engine.guards import until
 from headrace.simulator import texts
 
 from .conftest import Stage
 from .node_clients import Driver
 from .outcome import Client, Outcome
-from .roster import CELLS, each_cell, each_client
+from .roster import CELLS, OWN, each_cell, each_client
+from .tap import Tap
 
 pytestmark = pytest.mark.real
 
@@ -139,3 +141,18 @@ async def test_an_answer_without_its_end_marker_is_whole(stage: Stage, driver: D
         assert outcome.error is not None
     else:
         assert outcome.whole().text
+
+
+@each_client
+async def test_a_relay_that_is_gone_leaves_no_finished_answer(stage: Stage, driver: Driver, tap: Tap, client: Client) -> None:
+    model = stage.witness.tag(f"{OWN[client.surface]}/endless?first_token_s=0&tokens_per_s=50")
+    asking = asyncio.create_task(client.ask(tap.url, model))
+    await until(lambda: b"delta" in tap.body(), "some text")
+
+    tap.cut()
+    outcome = await asking
+
+    assert outcome.error is not None, "a cut answer looked finished"
+    assert outcome.finish is None
+    record = await stage.witness.record(model, lambda record: record["state"] != "running", "the provider saw it")
+    assert record["state"] == "left"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import anthropic
+import openai
 import pytest
+
+from engine.guards import until
 
 from .conftest import Stage
 from .node_clients import Driver
-from .outcome import Client, Kind
+from .outcome import QUESTION, Client, Kind
 from .roster import each_cell
+from .tap import Tap
 
 pytestmark = pytest.mark.real
 
@@ -67,3 +73,46 @@ async def test_the_provider_sees_the_client_go(stage: Stage, driver: Driver, cli
     assert record["tokens_written"] < 60
     if phase.stream:  # a whole answer is streamed from the provider all the same
         assert record["phase_when_left"] == phase.seen_as
+
+
+@each_cell
+async def test_an_answer_that_somebody_else_stopped_is_no_success(
+    stage: Stage, driver: Driver, tap: Tap, client: Client, provider: str
+) -> None:
+    model = stage.witness.tag(f"{provider}/endless?tokens_per_s=50&{SOON}")
+    asking = asyncio.create_task(client.ask(tap.url, model))
+    await until(lambda: b"delta" in tap.body(), "some text")
+
+    status, _ = await stage.call("POST", f"/v1/streams/{tap.header('x-stream-id')}/cancel")
+    outcome = await asking
+
+    assert status == 200
+    assert outcome.error is not None, "a stopped answer looked finished"
+    assert outcome.text
+    assert outcome.finish is None
+    assert "stopped" in outcome.error.message
+    record = await stage.witness.record(model, lambda record: record["state"] != "running", "the provider saw it")
+    assert record["state"] == "left"
+
+
+@pytest.mark.parametrize("sdk", [openai, anthropic], ids=["openai", "anthropic"])
+async def test_the_provider_sees_a_client_go_that_is_not_async(stage: Stage, sdk: ModuleType) -> None:
+    model = stage.witness.tag(f"{'simulator' if sdk is anthropic else 'simulator-anthropic'}/endless?tokens_per_s=50&{SOON}")
+
+    def leave() -> float:
+        hello: Any = [{"role": "user", "content": QUESTION}]
+        if sdk is openai:
+            with openai.OpenAI(base_url=stage.url + "/v1", api_key="any") as client:
+                with client.chat.completions.create(model=model, messages=hello, stream=True) as chunks:
+                    next(iter(chunks))
+                return time.monotonic()
+        with anthropic.Anthropic(base_url=stage.url, api_key="any") as client:
+            with client.messages.stream(model=model, messages=hello, max_tokens=100) as stream:
+                next(iter(stream.text_stream))
+            return time.monotonic()
+
+    left_at = await asyncio.to_thread(leave)
+
+    record = await stage.witness.record(model, lambda record: record["state"] != "running", "the provider saw it")
+    assert record["state"] == "left"
+    assert record["left_at_monotonic"] - left_at < PROMPTLY_S

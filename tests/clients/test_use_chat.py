@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import urllib.error
-import urllib.request
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import pytest
 
 from headrace.simulator import texts
-from real.processes import PATIENCE_S
 
 from .conftest import Stage
 from .node_clients import Driver
@@ -52,21 +49,6 @@ async def pages(stage: Stage, browser: Driver) -> AsyncIterator[Open]:
             return opened
 
         yield page
-
-
-async def call(method: str, url: str) -> tuple[int, Any]:
-    """Return status and JSON of a request that has no body."""
-
-    def ask() -> tuple[int, Any]:
-        request = urllib.request.Request(url, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
-                raw = response.read()
-                return response.status, json.loads(raw) if raw else None
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    return await asyncio.to_thread(ask)
 
 
 @every_provider
@@ -221,8 +203,8 @@ async def test_stop_from_a_second_client_reaches_all_who_read_and_the_provider(s
     for page in (first, second):
         await page.until(lambda page=page: page.state["status"] == "streaming" and page.text, "both read")
 
-    status, receipt = await call("POST", f"{stage.url}/api/chat/{chat}/stop")
-    again = await call("POST", f"{stage.url}/api/chat/{chat}/stop")
+    status, receipt = await stage.call("POST", f"/api/chat/{chat}/stop")
+    again = await stage.call("POST", f"/api/chat/{chat}/stop")
 
     assert status == 200
     assert again == (200, receipt)
@@ -234,7 +216,7 @@ async def test_stop_from_a_second_client_reaches_all_who_read_and_the_provider(s
     assert first.answer["id"] == second.answer["id"]
     record = await stage.witness.record(model, lambda record: record["state"] != "running", "the provider saw it")
     assert record["state"] == "left"
-    assert (await call("GET", f"{stage.url}/api/chat/{chat}/stream"))[0] == 204
+    assert (await stage.call("GET", f"/api/chat/{chat}/stream"))[0] == 204
 
 
 PHASES = {
@@ -257,8 +239,8 @@ async def test_the_provider_sees_a_stop_in_every_phase(stage: Stage, pages: Open
         await page.until(lambda: page.parts(shown) or (shown == "tool-" and page.parts("dynamic-tool")), f"{shown} is shown")
     record = await stage.witness.record(model, lambda record: record["state"] == "running", "the provider was asked")
 
-    before = asyncio.get_running_loop().time()
-    status, _ = await call("POST", f"{stage.url}/api/chat/{chat}/stop")
+    before = time.monotonic()
+    status, _ = await stage.call("POST", f"/api/chat/{chat}/stop")
     record = await stage.witness.record(model, lambda record: record["state"] != "running", "the provider saw it")
     await page.until(lambda: page.state["status"] == "ready", "the page saw it")
 
@@ -285,7 +267,7 @@ async def test_the_pages_own_stop_is_a_drop_and_resumes(stage: Stage, pages: Ope
 
 async def test_nothing_to_resume_is_204_and_changes_nothing(stage: Stage, pages: Open) -> None:
     chat = new_chat()
-    status, _ = await call("GET", f"{stage.url}/api/chat/{chat}/stream")
+    status, _ = await stage.call("GET", f"/api/chat/{chat}/stream")
     page = pages(f"simulator/quick?{SOON}", chat=chat, resume=True)
     await page.until(lambda: page.states, "the page is there")
 
@@ -293,7 +275,7 @@ async def test_nothing_to_resume_is_204_and_changes_nothing(stage: Stage, pages:
     await page.send()
     await page.over()
     assert page.text == texts.QUICK
-    assert (await call("GET", f"{stage.url}/api/chat/{chat}/stream"))[0] == 204, "read to its end"
+    assert (await stage.call("GET", f"/api/chat/{chat}/stream"))[0] == 204, "read to its end"
     page.tell("resume")
     await page.until(lambda: page.state["status"] == "ready", "nothing happened")
     assert page.text == texts.QUICK
@@ -304,7 +286,7 @@ async def test_a_stopped_chat_goes_on_with_the_next_question(stage: Stage, pages
     page = pages("simulator/endless?first_token_s=0&tokens_per_s=50", chat=chat)
     await page.send()
     await page.until(lambda: page.text, "some text")
-    await call("POST", f"{stage.url}/api/chat/{chat}/stop")
+    await stage.call("POST", f"/api/chat/{chat}/stop")
     await page.until(lambda: page.state["status"] == "ready", "it is stopped")
     stopped = page.answer
 
@@ -313,5 +295,19 @@ async def test_a_stopped_chat_goes_on_with_the_next_question(stage: Stage, pages
 
     assert page.answer["id"] != stopped["id"]
     assert page.state["messages"][1] == stopped
-    await call("POST", f"{stage.url}/api/chat/{chat}/stop")
+    await stage.call("POST", f"/api/chat/{chat}/stop")
     await page.until(lambda: page.state["status"] == "ready", "it is stopped")
+
+
+async def test_an_answer_that_is_asked_for_again_takes_the_place_of_the_first(pages: Open) -> None:
+    page = pages(f"simulator/quick?{SOON}")
+    await page.send()
+    await page.over()
+    first = page.answer
+
+    page.tell("again")
+    await page.until(lambda: len(page.state["finishes"]) == 2 and page.state["status"] == "ready", "it is there again")
+
+    assert [message["role"] for message in page.state["messages"]] == ["user", "assistant"]
+    assert page.answer["id"] != first["id"]
+    assert page.text == texts.QUICK

@@ -72,7 +72,7 @@ function take(response, outcome) {
   outcome.id = response.id;
   outcome.status = response.status;
   const text = contents.filter((part) => part.type === 'output_text').map((part) => part.text).join('');
-  outcome.text = text || (response.status === 'failed' ? outcome.text : '');
+  outcome.text = text || (['failed', 'cancelled'].includes(response.status) ? outcome.text : '');
   outcome.thinking = items('reasoning').flatMap((item) => [...(item.summary ?? []), ...(item.content ?? [])]).map((part) => part.text).join('');
   outcome.refusal = contents.filter((part) => part.type === 'refusal').map((part) => part.refusal).join('');
   outcome.calls = items('function_call').map((item) => ({ id: item.call_id, name: item.name, arguments: item.arguments }));

@@ -2,7 +2,7 @@
 import { useChat } from '@ai-sdk/react';
 import { DefaultChatTransport } from 'ai';
 import { Window } from 'happy-dom';
-import { createElement, useEffect } from 'react';
+import { createElement, useEffect, useReducer } from 'react';
 
 const window = new Window({ url: 'http://127.0.0.1/' });
 Object.assign(globalThis, { window, document: window.document });
@@ -15,6 +15,7 @@ export async function open({ base, chat, model, resume, messages }, outcome, sig
   const page = {};
 
   function Page() {
+    const [finished, finish] = useReducer((count) => count + 1, 0);
     const shown = useChat({
       id: chat,
       messages,
@@ -23,15 +24,14 @@ export async function open({ base, chat, model, resume, messages }, outcome, sig
       onData: (part) => heard.data.push(part),
       onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => {
         heard.finishes.push({ isAbort, isDisconnect, isError, finishReason });
-        page.show();
+        finish(); // what is told about it is what is rendered after it
       },
       onError: (error) => heard.errors.push(error.message),
     });
     Object.assign(page, shown);
-    page.show = () => see({ status: page.status, error: page.error?.message ?? null, messages: page.messages, ...heard });
     useEffect(() => {
-      page.show();
-    }, [shown.messages, shown.status, shown.error]);
+      see({ status: shown.status, error: shown.error?.message ?? null, messages: shown.messages, ...heard });
+    }, [shown.messages, shown.status, shown.error, finished]);
     return null;
   }
 
