@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace.errors import BadRequest
+from headrace.protocol.lenient import DEPTH_MAX
+
 if TYPE_CHECKING:
     from headrace.protocol.dialects import Dialect
 
@@ -148,3 +151,17 @@ class UpstreamRequest(Struct, kw_only=True):
     path: str
     body: bytes
     headers: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def check_depth(value: Any, field: str) -> None:
+    """Refuse what is nested deeper than anybody means: to write it out again takes the stack of whoever does so.
+
+    Raises:
+        BadRequest: it is.
+    """
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [inner for item in level if isinstance(item, dict | list) for inner in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    raise BadRequest(f"{field}: nested deeper than {DEPTH_MAX} levels.", field=field)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from headrace.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMediaType
-from headrace.protocol.lenient import DEPTH_MAX
 
 T = TypeVar("T")
 SAID_CHARACTERS_MAX = 200
@@ -79,20 +78,6 @@ def parse(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise _named(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"The request body is not JSON: {error}.") from None
-
-
-def check_depth(value: Any, field: str) -> None:
-    """Refuse what is nested deeper than anybody means: to write it out again takes the stack of whoever does so.
-
-    Raises:
-        BadRequest: it is.
-    """
-    level = [value]
-    for _ in range(DEPTH_MAX):
-        level = [inner for item in level if isinstance(item, dict | list) for inner in (item.values() if isinstance(item, dict) else item)]
-        if not level:
-            return
-    raise BadRequest(f"{field}: nested deeper than {DEPTH_MAX} levels.", field=field)
 
 
 def _named(text: str) -> BadRequest:

@@ -327,8 +327,8 @@ class Catalogue:
         own = [provider for provider in self._takes_any if provider.dialect.name == dialect]
         if own:
             return own[0]
-        # Two dialects of one vendor, behind one key, are one.
-        return self._takes_any[0] if len({provider.origin for provider in self._takes_any}) == 1 else None
+        addresses = {(provider.origin, provider.prefix) for provider in self._takes_any}
+        return self._takes_any[0] if len(addresses) == 1 else None  # two dialects of one vendor are one
 
     def _check(self, model: str, where: str) -> None:
         """Refuse a target that is not there. Where several providers would take any name, one that nobody lists is a slip."""

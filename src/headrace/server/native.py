@@ -23,8 +23,8 @@ from headrace.protocol.accumulate import Accumulator
 from headrace.protocol.encoding import Encoding
 from headrace.protocol.lenient import DEPTH_MAX
 from headrace.protocol.native import NDJSON, SSE
-from headrace.protocol.request import ChatRequest, ToolCallPart
-from headrace.server.body import NAME, check_depth, parse, read_body, request_id
+from headrace.protocol.request import ChatRequest, ToolCallPart, check_depth
+from headrace.server.body import NAME, parse, read_body, request_id
 from headrace.server.endpoint import Endpoint
 from headrace.server.relay import Relay
 from headrace.server.response import StreamResponse

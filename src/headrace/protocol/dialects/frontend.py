@@ -11,8 +11,7 @@ import msgspec
 
 from headrace.errors import BadRequest
 from headrace.protocol import events as ev
-from headrace.protocol.lenient import DEPTH_MAX
-from headrace.protocol.request import ChatRequest
+from headrace.protocol.request import ChatRequest, check_depth
 
 _SAID_CHARACTERS_MAX = 80
 # Ours, and the names that JavaScript's SDKs have for the same.
@@ -78,20 +77,6 @@ def string_at(of: dict[str, Any], name: str, where: str) -> str:
 def named(values: list[Any], where: str) -> list[tuple[dict[str, Any], str]]:
     """Return objects of a list, each with its place."""
     return [(dict_at(value, f"{where}[{at}]"), f"{where}[{at}]") for at, value in enumerate(values)]
-
-
-def check_depth(value: Any, field: str) -> None:
-    """Refuse what is nested deeper than anybody means: to write it out again takes the stack of whoever does so.
-
-    Raises:
-        BadRequest: it is.
-    """
-    level = [value]
-    for _ in range(DEPTH_MAX):
-        level = [inner for item in level if isinstance(item, dict | list) for inner in (item.values() if isinstance(item, dict) else item)]
-        if not level:
-            return
-    raise BadRequest(f"{field}: nested deeper than {DEPTH_MAX} levels.", field=field)
 
 
 def shown(value: Any) -> str:

@@ -15,8 +15,9 @@ from headrace.engine.stream import Stream
 from headrace.errors import BadRequest, BodyTimeout, HeadraceError, UpstreamAuth, UpstreamError
 from headrace.protocol.dialects import surface
 from headrace.protocol.encoding import Encoding, Reply
+from headrace.protocol.request import check_depth
 from headrace.protocol.surface import ErrorReply, SurfaceRequest
-from headrace.server.body import check_depth, parse, read_body, request_id
+from headrace.server.body import parse, read_body, request_id
 from headrace.server.endpoint import Endpoint
 from headrace.server.relay import Relay
 from headrace.server.response import Headers, Refuse, ReplyResponse, StreamResponse

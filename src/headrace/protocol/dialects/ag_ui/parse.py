@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects.ag_ui.encode import REDACTED, SIGNATURE
-from headrace.protocol.dialects.frontend import check_depth, dict_at, list_at, named, options, shown, string_at
+from headrace.protocol.dialects.frontend import dict_at, list_at, named, options, shown, string_at
 from headrace.protocol.request import (
     ChatRequest,
     ImagePart,
@@ -31,6 +31,7 @@ from headrace.protocol.request import (
     Tool,
     ToolCallPart,
     ToolResultPart,
+    check_depth,
 )
 
 NOT_RUN = "The call was not run."

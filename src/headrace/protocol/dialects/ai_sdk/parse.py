@@ -27,9 +27,19 @@ from typing import Any
 import msgspec
 
 from headrace.errors import BadRequest
-from headrace.protocol.dialects.frontend import check_depth, dict_at, list_at, named, options, shown, string_at
+from headrace.protocol.dialects.frontend import dict_at, list_at, named, options, shown, string_at
 from headrace.protocol.lenient import encodable
-from headrace.protocol.request import ChatRequest, ImagePart, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from headrace.protocol.request import (
+    ChatRequest,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+    check_depth,
+)
 
 NOT_RUN = "The call was not run."
 NOT_ALLOWED = "The user did not allow this call."

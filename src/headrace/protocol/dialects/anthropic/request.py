@@ -32,6 +32,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.parts import misplaced, text_only
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -212,12 +213,12 @@ def _conversation(request: ChatRequest, quirks: Mapping[str, object]) -> tuple[s
     for position, message in enumerate(request.messages):
         where = f"messages[{position}].content"
         if message.role == "system" and not messages:
-            system.append(_text_only(message, where))
+            system.append(text_only(message, where))
             continue
         role: _Role = "assistant" if message.role == "assistant" else "user"
         if message.role == "system":
             role = "system" if quirks.get("late_system_role") == "system" else "user"
-            content: list[dict[str, Any]] = [{"type": "text", "text": _text_only(message, where)}]
+            content: list[dict[str, Any]] = [{"type": "text", "text": text_only(message, where)}]
         else:
             content = _content(message, where)
         if not content:
@@ -231,15 +232,6 @@ def _conversation(request: ChatRequest, quirks: Mapping[str, object]) -> tuple[s
     if not messages:
         raise BadRequest("This provider needs a message that is not a system message.", field="messages")
     return "\n\n".join(system), messages
-
-
-def _text_only(message: Message, where: str) -> str:
-    texts: list[str] = []
-    for position, part in enumerate(message.parts()):
-        if not isinstance(part, TextPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
-        texts.append(part.text)
-    return "\n\n".join(texts)
 
 
 def _content(message: Message, where: str) -> list[dict[str, Any]]:
@@ -274,7 +266,7 @@ def _block(part: Part, message: Message, where: str) -> dict[str, Any] | None:
             block = {"type": "tool_result", "tool_use_id": api_id(part.tool_call_id), "content": _result(part, where)}
             return block if part.ok else block | {"is_error": True}
         case _:
-            raise _misplaced(part, message, where)
+            raise misplaced(part, message, where)
 
 
 def _thinking_block(part: ThinkingPart) -> dict[str, Any] | None:
@@ -307,11 +299,6 @@ def _image_source(part: ImagePart, where: str) -> dict[str, Any]:
     if part.data and part.media_type and not part.url:
         return {"type": "base64", "media_type": part.media_type, "data": part.data}
     raise BadRequest("An image needs either url, or data and media_type.", field=where)
-
-
-def _misplaced(part: Part, message: Message, where: str) -> BadRequest:
-    kind = part.__struct_config__.tag
-    return BadRequest(f"A {message.role} message cannot hold a part of type {kind} for this provider.", field=where)
 
 
 def api_id(tool_call_id: str) -> str:

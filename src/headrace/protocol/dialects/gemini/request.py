@@ -33,6 +33,7 @@ import msgspec
 from headrace.errors import BadRequest, LocalProtocolError
 from headrace.protocol.dialects.gemini.decode import SEAL
 from headrace.protocol.dialects.gemini.schema import cleaned
+from headrace.protocol.dialects.parts import misplaced, text_only
 from headrace.protocol.request import (
     ChatRequest,
     ImagePart,
@@ -147,11 +148,11 @@ class _Conversation:
         for position, message in enumerate(request.messages):
             where = f"messages[{position}].content"
             if message.role == "system" and not contents:
-                system.append(_text_only(message, where))
+                system.append(text_only(message, where))
                 continue
             role: _Role = "model" if message.role == "assistant" else "user"
             if message.role == "system":  # behind others there is no such role, so it is said in its place by the user
-                parts = [{"text": _text_only(message, where)}]
+                parts = [{"text": text_only(message, where)}]
             else:
                 parts = self._model_parts(message, where) if role == "model" else self._user_parts(message, where)
             if not parts:
@@ -181,7 +182,7 @@ class _Conversation:
                 case ToolResultPart(), _:
                     parts.append({"functionResponse": self._result(part, here)})
                 case _:
-                    raise _misplaced(part, message, here)
+                    raise misplaced(part, message, here)
         # Results stand before everything else: they answer what the model just said.
         return sorted(parts, key=lambda part: "functionResponse" not in part)
 
@@ -211,7 +212,7 @@ class _Conversation:
                 call: dict[str, Any] = {"name": part.name, "args": part.arguments}
                 return {"functionCall": call | {"id": part.tool_call_id} if self._sends_ids else call}
             case _:
-                raise _misplaced(part, message, where)
+                raise misplaced(part, message, where)
 
     def _sign_first_call(self, parts: list[dict[str, Any]]) -> None:
         """Of calls that are made together only the first is signed."""
@@ -264,15 +265,6 @@ def _signatures(parts: list[Part]) -> dict[int, str]:
     return found
 
 
-def _text_only(message: Message, where: str) -> str:
-    texts: list[str] = []
-    for position, part in enumerate(message.parts()):
-        if not isinstance(part, TextPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
-        texts.append(part.text)
-    return "\n\n".join(texts)
-
-
 def _image(part: ImagePart, where: str) -> dict[str, Any]:
     if part.url and not part.data:
         if match := _DATA_URL.fullmatch(part.url):
@@ -287,11 +279,6 @@ def _file(url: str, media_type: str | None) -> dict[str, str]:
     ending = re.split(r"[?#]", url, maxsplit=1)[0].rpartition(".")[2].lower()
     media_type = media_type or _MEDIA_TYPES.get(ending)
     return {"fileUri": url, "mimeType": media_type} if media_type else {"fileUri": url}
-
-
-def _misplaced(part: Part, message: Message, where: str) -> BadRequest:
-    kind = part.__struct_config__.tag
-    return BadRequest(f"A {message.role} message cannot hold a part of type {kind} for this provider.", field=where)
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -35,12 +35,12 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.parts import image_url, misplaced, text_only
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
     ImagePart,
     Message,
-    Part,
     TextPart,
     ThinkingOptions,
     ThinkingPart,
@@ -216,7 +216,7 @@ def _messages(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[s
             raise BadRequest("A message needs content.", field=where)
         match message.role:
             case "system":
-                messages.append({"role": system_role, "content": _text_only(message, where)})
+                messages.append({"role": system_role, "content": text_only(message, where)})
             case "user":
                 messages += _user(message, where, quirks)
             case "assistant":
@@ -224,15 +224,6 @@ def _messages(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[s
             case "tool":
                 messages += _tool_results(message, where, quirks)
     return messages
-
-
-def _text_only(message: Message, where: str) -> str:
-    texts: list[str] = []
-    for position, part in enumerate(message.parts()):
-        if not isinstance(part, TextPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
-        texts.append(part.text)
-    return "\n\n".join(texts)
 
 
 def _user(message: Message, where: str, quirks: Mapping[str, object]) -> list[dict[str, Any]]:
@@ -246,11 +237,11 @@ def _user(message: Message, where: str, quirks: Mapping[str, object]) -> list[di
             case TextPart(text=text):
                 content.append({"type": "text", "text": text})
             case ImagePart():
-                content.append({"type": "image_url", "image_url": {"url": _image_url(part, f"{where}[{position}]")}})
+                content.append({"type": "image_url", "image_url": {"url": image_url(part, f"{where}[{position}]")}})
             case ToolResultPart():
                 results.append(_tool_result(part, f"{where}[{position}]", quirks))
             case _:
-                raise _misplaced(part, message, f"{where}[{position}]")
+                raise misplaced(part, message, f"{where}[{position}]")
     return [*results, {"role": "user", "content": content}] if content else results
 
 
@@ -268,7 +259,7 @@ def _assistant(message: Message, where: str, quirks: Mapping[str, object]) -> di
                 function = {"name": part.name, "arguments": _encode(part.arguments).decode()}
                 calls.append({"id": _call_id(part.tool_call_id, quirks), "type": "function", "function": function})
             case _:
-                raise _misplaced(part, message, f"{where}[{position}]")
+                raise misplaced(part, message, f"{where}[{position}]")
     shape: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts or not calls else None}
     if calls:
         shape["tool_calls"] = calls
@@ -295,7 +286,7 @@ def _tool_results(message: Message, where: str, quirks: Mapping[str, object]) ->
     results: list[dict[str, Any]] = []
     for position, part in enumerate(message.content):
         if not isinstance(part, ToolResultPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
+            raise misplaced(part, message, f"{where}[{position}]")
         results.append(_tool_result(part, f"{where}[{position}]", quirks))
     return results
 
@@ -317,19 +308,6 @@ def _call_id(id: str, quirks: Mapping[str, object]) -> str:
     if not isinstance(length, int) or re.fullmatch(f"[a-zA-Z0-9]{{{length}}}", id):
         return id
     return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()[:length]
-
-
-def _image_url(part: ImagePart, where: str) -> str:
-    if part.url and not part.data:
-        return part.url
-    if part.data and part.media_type and not part.url:
-        return f"data:{part.media_type};base64,{part.data}"
-    raise BadRequest("An image needs either url, or data and media_type.", field=where)
-
-
-def _misplaced(part: Part, message: Message, where: str) -> BadRequest:
-    kind = part.__struct_config__.tag
-    return BadRequest(f"A {message.role} message cannot hold a part of type {kind} for this provider.", field=where)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

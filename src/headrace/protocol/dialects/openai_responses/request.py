@@ -42,12 +42,12 @@ import msgspec
 
 from headrace.errors import BadRequest
 from headrace.protocol.dialects.openai_responses.item import unseal
+from headrace.protocol.dialects.parts import image_url, misplaced, text_only
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
     ImagePart,
     Message,
-    Part,
     TextPart,
     ThinkingPart,
     Tool,
@@ -172,7 +172,7 @@ def _input(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[str,
             raise BadRequest("A message needs content.", field=where)
         match message.role:
             case "system":
-                items.append({"role": system_role, "content": _text_only(message, where)})
+                items.append({"role": system_role, "content": text_only(message, where)})
             case "user":
                 items += _user(message, where)
             case "assistant":
@@ -180,15 +180,6 @@ def _input(request: ChatRequest, quirks: Mapping[str, object]) -> list[dict[str,
             case "tool":
                 items += _tool_results(message, where)
     return _without_loose_reasoning(items)
-
-
-def _text_only(message: Message, where: str) -> str:
-    texts: list[str] = []
-    for position, part in enumerate(message.parts()):
-        if not isinstance(part, TextPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
-        texts.append(part.text)
-    return "\n\n".join(texts)
 
 
 def _user(message: Message, where: str) -> list[dict[str, Any]]:
@@ -205,7 +196,7 @@ def _user(message: Message, where: str) -> list[dict[str, Any]]:
             case ToolResultPart():
                 results.append(_tool_result(part, at))
             case _:
-                raise _misplaced(part, message, at)
+                raise misplaced(part, message, at)
     return [*results, {"role": "user", "content": content}] if content else results
 
 
@@ -235,7 +226,7 @@ def _assistant(message: Message, where: str, quirks: Mapping[str, object]) -> li
                     summaries = []
                 continue
             case _:
-                raise _misplaced(part, message, f"{where}[{position}]")
+                raise misplaced(part, message, f"{where}[{position}]")
         summaries = []
     return [item for item in items if item.get("content") != ""]
 
@@ -264,7 +255,7 @@ def _tool_results(message: Message, where: str) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for position, part in enumerate(message.content):
         if not isinstance(part, ToolResultPart):
-            raise _misplaced(part, message, f"{where}[{position}]")
+            raise misplaced(part, message, f"{where}[{position}]")
         results.append(_tool_result(part, f"{where}[{position}]"))
     return results
 
@@ -279,20 +270,7 @@ def _tool_result(part: ToolResultPart, where: str) -> dict[str, Any]:
 def _content(part: TextPart | ImagePart, where: str) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "input_text", "text": part.text}
-    return {"type": "input_image", "image_url": _image_url(part, where), "detail": "auto"}
-
-
-def _image_url(part: ImagePart, where: str) -> str:
-    if part.url and not part.data:
-        return part.url
-    if part.data and part.media_type and not part.url:
-        return f"data:{part.media_type};base64,{part.data}"
-    raise BadRequest("An image needs either url, or data and media_type.", field=where)
-
-
-def _misplaced(part: Part, message: Message, where: str) -> BadRequest:
-    kind = part.__struct_config__.tag
-    return BadRequest(f"A {message.role} message cannot hold a part of type {kind} for this provider.", field=where)
+    return {"type": "input_image", "image_url": image_url(part, where), "detail": "auto"}
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
