@@ -25,7 +25,7 @@ class Bad(NamedTuple):
 
 
 def good() -> dict[str, Any]:
-    """A request that uses every field, and is right."""
+    """A request that uses every field that this provider has, and is right."""
     call = {"type": "tool_call", "tool_call_id": "c1", "name": "level", "arguments": {"at": "Wehr"}}
     return {
         "model": MODEL,
@@ -36,6 +36,8 @@ def good() -> dict[str, Any]:
         "stop": ["END"],
         "tools": [{"name": "level", "description": "of the river", "parameters": {"type": "object"}}],
         "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "answer_format": {"type": "json_object"},
         "metadata": {"case": "7"},
         "on_disconnect": "cancel",
         "messages": [
@@ -59,12 +61,15 @@ PLACES: tuple[tuple[tuple[str | int, ...], tuple[type, ...]], ...] = (
     (("messages", 1, "content", 1, "name"), (str,)),
     (("messages", 1, "content", 1, "arguments"), (dict,)),
     (("messages", 2, "content", 0, "tool_call_id"), (str,)),
-    (("messages", 2, "content", 0, "content"), (str,)),
+    (("messages", 2, "content", 0, "content"), (str, list)),
     (("model",), (str, type(None))),
     (("system",), (str, type(None))),
     (("max_tokens",), (int, type(None))),
     (("temperature",), (int, float, type(None))),
     (("top_p",), (int, float, type(None))),
+    (("top_k",), (int, type(None))),
+    (("parallel_tool_calls",), (bool, type(None))),
+    (("answer_format",), (type(None),)),
     (("stop",), (list, type(None))),
     (("stop", 0), (str,)),
     (("tools",), (list, type(None))),
@@ -86,6 +91,11 @@ WRONG_VALUES: tuple[tuple[tuple[str | int, ...], Any], ...] = (
     (("messages", 0, "content"), [{"type": "hologram"}]),
     (("messages", 0, "content"), [{"type": "image"}]),
     (("messages", 0, "content"), [{"type": "tool_result", "tool_call_id": "c", "content": ""}, {"type": "nothing"}]),
+    (("messages", 2, "content", 0, "content"), [[]]),
+    (("messages", 2, "content", 0, "content"), [3]),
+    (("messages", 2, "content", 0, "content"), [{"type": "thinking", "text": "x"}]),
+    (("top_k",), 0),
+    (("answer_format",), {"type": "haiku"}),
     (("model",), ""),
     (("model",), "m" * 600),
     (("model",), "nobody/has-this"),
