@@ -473,6 +473,11 @@ def test_a_good_end_without_its_last_event_is_what_the_sdk_would_see_without_us(
     assert raw_events(Forwarded(body + end).body) == raw_events(body + end)
 
 
+def test_a_name_that_says_nothing_is_passed_on_because_the_sdk_asks_for_one() -> None:
+    body = message_start() + text_block(0, "a") + message("future_event").replace(b"event: future_event", b"event: message") + message_end()
+    assert raw_events(Forwarded(body).body) == raw_events(body)
+
+
 def test_a_last_event_without_a_name_is_an_end_as_well() -> None:
     body = message_start() + text_block(0, "a") + message_end().removesuffix(message("message_stop")) + data({"type": "message_stop"})
     assert Forwarded(body).body == body

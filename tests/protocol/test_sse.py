@@ -94,7 +94,7 @@ def interpret(stream: bytes) -> list[SSEEvent]:
     for line in lines[:-1]:
         if line == "":
             if data != "":
-                events.append(SSEEvent(data[:-1].encode(), name or "message", last_id))
+                events.append(SSEEvent(data[:-1].encode(), name or "message", last_id, named=name == "message"))
             data, name = "", ""
             continue
         field, _, value = line.partition(":")
@@ -550,7 +550,7 @@ def test_what_is_encoded_is_decoded_with_line_ends_made_lf(
     stream = encode_event(data, event=event, id=id, retry_ms=retry_ms)
     for parser, chunks in ((SSEParser(), [stream]), (SSEParser(), [b"\n", stream]), (SSEParser(), single_bytes(stream))):
         events, error, last_id, retry, comments = outcome(parser, chunks)
-        assert events == [SSEEvent(data=normal.encode(), event=event or "message", id=id or "")]
+        assert events == [SSEEvent(data=normal.encode(), event=event or "message", id=id or "", named=event == "message")]
         assert (error, last_id, retry, comments) == (None, id or "", retry_ms, 0)
 
 

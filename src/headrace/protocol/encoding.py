@@ -61,6 +61,6 @@ def frame(event: SSEEvent) -> bytes:
     data = event.data
     if 10 in data:  # a line feed
         data = data.replace(b"\n", b"\ndata: ")
-    if event.event == "message":
+    if event.event == "message" and not event.named:
         return b"data: %b\n\n" % data
     return b"event: %b\ndata: %b\n\n" % (event.event.encode(), data)

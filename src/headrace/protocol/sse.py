@@ -38,11 +38,15 @@ class EventTooLong(RemoteProtocolError):
 
 
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
-    """One dispatched event. `data` is valid UTF-8 whatever the peer sent; `id` is the last event id at dispatch."""
+    """One dispatched event. `data` is valid UTF-8 whatever the peer sent; `id` is the last event id at dispatch.
+
+    `named` tells an `event: message` that was written out from no name at all: the standard takes them for the same, some readers do not.
+    """
 
     data: bytes
     event: str = "message"
     id: str = ""
+    named: bool = False
 
     @property
     def text(self) -> str:
@@ -114,7 +118,7 @@ class SSEParser:
         # because names repeat from event to event.
         self._between_events = False
         self._fast_bytes_max = min(line_bytes_max, event_bytes_max, _PIECE_BYTES_MAX)
-        self._name_line = b"event: message"
+        self._name_line = b""
         self._name = "message"
 
     def feed(self, chunk: bytes) -> list[SSEEvent]:
@@ -176,6 +180,8 @@ class SSEParser:
             elif line == self._name_line:
                 name = self._name
             elif line.startswith(b"event: "):
+                if line == b"event: message":
+                    return None  # the other way keeps that it was said
                 name = _text(line[7:]) or "message"
                 self._name_line, self._name = line, name
             elif line.startswith(b"id: ") and 0 not in line:
@@ -278,7 +284,7 @@ class SSEParser:
     def _dispatch(self, events: list[SSEEvent]) -> None:
         self.last_event_id = self._id
         if self._event_bytes:
-            events.append(SSEEvent(_valid_utf8(bytes(self._data)), self._event or "message", self._id))
+            events.append(SSEEvent(_valid_utf8(bytes(self._data)), self._event or "message", self._id, self._event == "message"))
             self._data.clear()
             self._event_bytes = 0
         self._event = ""
