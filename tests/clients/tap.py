@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Self
 
@@ -17,7 +18,7 @@ def heartbeats(body: bytes) -> int:
     return len(_SIGN_OF_LIFE.findall(body))
 
 
-class _Server:
+class _Server(ABC):
     """Serves on a free port, and is over when its connections are."""
 
     def __init__(self) -> None:
@@ -57,8 +58,9 @@ class _Server:
                 await ended.wait_closed()
         del self._open[task]
 
+    @abstractmethod
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]) -> None:
-        raise NotImplementedError
+        """Serve one connection; `writers` takes those that it opens."""
 
 
 class Tap(_Server):

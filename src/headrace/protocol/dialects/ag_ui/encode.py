@@ -17,14 +17,13 @@ https://docs.ag-ui.com/concepts/events
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from headrace.protocol import events as ev
 from headrace.protocol.dialects.frontend import camel, metrics
-from headrace.protocol.encoding import Encoding
+from headrace.protocol.dialects.page_stream import PageStream
 from headrace.protocol.surface import SurfaceRequest
 
 PROTOCOL = "1.0"
@@ -35,10 +34,11 @@ LOST = "Part of the arguments was lost on the way."
 _encode = msgspec.json.Encoder().encode
 
 
-class RunEvents(Encoding):
+class RunEvents(PageStream):
     """One reader's run."""
 
     def __init__(self, request: SurfaceRequest) -> None:
+        super().__init__()
         self._body = request.body
         self._run = {"threadId": _string(request.body.get("threadId")), "runId": _string(request.body.get("runId"))}
         self._started = False
@@ -50,30 +50,13 @@ class RunEvents(Encoding):
         # The text message that the next block of text continues, and whether a block is writing into it.
         self._text_id: str | None = None
         self._text_busy = False
-        # What each delta of an open block, or of an open call, begins with.
-        self._deltas: dict[int, bytes] = {}
+        # What each delta of an open call begins with.
         self._arguments: dict[str, bytes] = {}
         self._texts: dict[int, str] = {}
         self._encrypted: dict[int, str] = {}
         self._pending: dict[str, None] = {}
         self._calls: set[str] = set()
         self._lost: set[str] = set()
-        self._out: list[bytes] = []
-
-    def encode(self, events: Sequence[ev.Event]) -> bytes:
-        out = self._out
-        for event in events:
-            if event.__class__ is ev.Text:
-                prefix = self._deltas.get(event.index)
-                if prefix is not None:
-                    out.append(b"%b%b}\n\n" % (prefix, _encode(event.text)))
-                    continue
-            handler = _HANDLERS.get(event.__class__)
-            if handler is not None:
-                handler(self, event)
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
 
     # --- the run ---------------------------------------------------------------------------------------------------
 
@@ -272,7 +255,7 @@ def _string(value: object) -> str:
 
 
 # One table for all readers: bound methods in each would keep it alive until the collector comes.
-_HANDLERS: dict[type[ev.Event], Callable[[RunEvents, Any], None]] = {
+RunEvents.sayers = {
     ev.StreamStart: RunEvents._start,
     ev.Text: RunEvents._text,
     ev.Thinking: RunEvents._thinking,

@@ -22,14 +22,13 @@ readers get the same ones, whatever was merged for the one that came late.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from headrace.protocol import events as ev
 from headrace.protocol.dialects.frontend import camel, metrics
-from headrace.protocol.encoding import Encoding
+from headrace.protocol.dialects.page_stream import PageStream
 from headrace.protocol.sse import DONE
 from headrace.protocol.surface import SurfaceRequest
 
@@ -47,39 +46,23 @@ _FINISH_REASONS: dict[ev.FinishReason, str] = {
 }
 
 
-class UIMessageStream(Encoding):
+class UIMessageStream(PageStream):
     """One reader's chunks. Parts open with the first event of their block, and a call's part with its start."""
 
     end_marker = DONE
 
     def __init__(self, request: SurfaceRequest) -> None:
+        super().__init__()
         self._message_id = _continued_message(request.body)
         self._started = False
         # The next part belongs to the next step.
         self._step_over = False
-        # What each chunk of an open part begins with: of a text or reasoning by its block, of a call's input by the call.
-        self._parts: dict[int, bytes] = {}
+        # What each delta of a call's input begins with.
         self._inputs: dict[str, bytes] = {}
         self._calls: set[str] = set()
         self._reasoning: dict[int, dict[str, str]] = {}
         # Calls with broken arguments, until it is known that nobody stopped them.
         self._broken: list[ev.ToolCallComplete] = []
-        self._out: list[bytes] = []
-
-    def encode(self, events: Sequence[ev.Event]) -> bytes:
-        out = self._out
-        for event in events:
-            if event.__class__ is ev.Text:
-                prefix = self._parts.get(event.index)
-                if prefix is not None:
-                    out.append(b"%b%b}\n\n" % (prefix, _encode(event.text)))
-                    continue
-            handler = _HANDLERS.get(event.__class__)
-            if handler is not None:
-                handler(self, event)
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
 
     # --- the message -----------------------------------------------------------------------------------------------
 
@@ -98,13 +81,13 @@ class UIMessageStream(Encoding):
             self._started = True
             self._send({"type": "start"} | ({"messageId": self._message_id} if self._message_id else {}))
             self._send({"type": "start-step"})
-        for index in list(self._parts):
+        for index in list(self._deltas):
             self._close(index)
         self._send({"type": "data-gap", "data": camel(event, "seq")})
 
     def _reset(self, event: ev.Reset) -> None:
         self._send({"type": "reset-step"})
-        for state in (self._parts, self._inputs, self._calls, self._reasoning, self._broken):
+        for state in (self._deltas, self._inputs, self._calls, self._reasoning, self._broken):
             state.clear()
 
     def _stream_end(self, event: ev.StreamEnd) -> None:
@@ -132,7 +115,7 @@ class UIMessageStream(Encoding):
         self._out.append(b"%b%b}\n\n" % (prefix, _encode(event.text)))
 
     def _thinking(self, event: ev.Thinking) -> None:
-        prefix = self._parts.get(event.index)
+        prefix = self._deltas.get(event.index)
         if prefix is None:
             prefix = self._open(event.index, "reasoning")
             if event.kind == "summary":
@@ -144,17 +127,17 @@ class UIMessageStream(Encoding):
                 self._reasoning.setdefault(event.index, {})[name] = value
 
     def _block_end(self, event: ev.BlockEnd) -> None:
-        if event.index in self._parts:
+        if event.index in self._deltas:
             self._close(event.index)
 
     def _open(self, index: int, kind: str) -> bytes:
         self._begin_part()
         self._send({"type": f"{kind}-start", "id": f"{kind}-{index}"})
-        prefix = self._parts[index] = b'data: {"type":"%b-delta","id":"%b-%d","delta":' % (kind.encode(), kind.encode(), index)
+        prefix = self._deltas[index] = b'data: {"type":"%b-delta","id":"%b-%d","delta":' % (kind.encode(), kind.encode(), index)
         return prefix
 
     def _close(self, index: int) -> None:
-        kind = "text" if self._parts.pop(index).startswith(b'data: {"type":"text') else "reasoning"
+        kind = "text" if self._deltas.pop(index).startswith(b'data: {"type":"text') else "reasoning"
         chunk: dict[str, Any] = {"type": f"{kind}-end", "id": f"{kind}-{index}"}
         if metadata := self._reasoning.pop(index, None):
             chunk["providerMetadata"] = {"headrace": metadata}
@@ -266,7 +249,7 @@ def _totals(event: ev.StreamEnd | ev.Error) -> dict[str, Any]:
 
 
 # One table for all readers: bound methods in each would keep it alive until the collector comes.
-_HANDLERS: dict[type[ev.Event], Callable[[UIMessageStream, Any], None]] = {
+UIMessageStream.sayers = {
     ev.StreamStart: UIMessageStream._start,
     ev.Text: UIMessageStream._text,
     ev.Thinking: UIMessageStream._thinking,

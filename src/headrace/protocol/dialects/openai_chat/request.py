@@ -35,7 +35,8 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.errors import BadRequest
-from headrace.protocol.dialects.parts import image_url, misplaced, text_only
+from headrace.protocol.dialects.effort import EFFORTS, nearest, wished
+from headrace.protocol.dialects.parts import image_url, metadata_fields, misplaced, text_only
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -51,10 +52,7 @@ from headrace.protocol.request import (
 )
 
 _encode = msgspec.json.Encoder().encode
-# The least budget of tokens that each effort stands for, from the greatest down.
-_BUDGETS = ((8192, "high"), (2048, "medium"), (0, "low"))
-_ORDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_EFFORTS = _ORDER[: _ORDER.index("high") + 1]
+_EFFORTS = EFFORTS[: EFFORTS.index("high") + 1]
 _LOW_TO_HIGH = ("low", "medium", "high")
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 
@@ -81,9 +79,9 @@ QUIRKS = frozenset(
 )
 # What is known of vendors, as of 2026; whoever knows better sets the quirk. One without an entry here needs none that is known.
 VENDORS: dict[str, dict[str, object]] = {
-    "openai": {"max_tokens_field": "max_completion_tokens", "efforts": _ORDER},
+    "openai": {"max_tokens_field": "max_completion_tokens", "efforts": EFFORTS},
     # Below …/openai/v1. The older addresses need `api_version`, and the deployment in `path`.
-    "azure": {"max_tokens_field": "max_completion_tokens", "efforts": _ORDER},
+    "azure": {"max_tokens_field": "max_completion_tokens", "efforts": EFFORTS},
     "cerebras": {"max_tokens_field": "max_completion_tokens", "efforts": _LOW_TO_HIGH},
     # Where the model called tools, it refuses to go on without its reasoning.
     "deepseek": {
@@ -113,7 +111,7 @@ VENDORS: dict[str, dict[str, object]] = {
     },
     "nvidia": {"max_tokens_field": "max_tokens", "reasoning_effort": False},
     "ollama": {"max_tokens_field": "max_tokens", "reasoning_field": "reasoning", "efforts": ("none", *_LOW_TO_HIGH)},
-    "openrouter": {"reasoning_details": True, "top_k": True, "efforts": _ORDER[:-1]},
+    "openrouter": {"reasoning_details": True, "top_k": True, "efforts": EFFORTS[:-1]},
     "perplexity": {"max_tokens_field": "max_tokens", "top_k": True, "efforts": ("minimal", *_LOW_TO_HIGH)},
     "sglang": {"top_k": True, "reasoning_field": "reasoning_content", "efforts": _LOW_TO_HIGH},
     "together": {"max_tokens_field": "max_tokens", "top_k": True, "reasoning_effort": False},
@@ -159,11 +157,12 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
         body["tool_choice"] = choice
     if request.answer_format is not None:
         body["response_format"] = _answer_format(request.answer_format, quirks)
-    if quirks.get("reasoning_effort", True) and (effort := _effort(request, quirks)):
-        body["reasoning_effort"] = effort
+    effort = wished(request) if quirks.get("reasoning_effort", True) else None
+    if effort is not None and (known := nearest(effort, quirks.get("efforts"), _EFFORTS)):
+        body["reasoning_effort"] = known
     if quirks.get("thinking_type") and request.thinking is not None:
         body["thinking"] = {"type": "enabled" if _thinks(request.thinking) else "disabled"}
-    body |= _metadata(request, quirks)
+    body |= metadata_fields(request, user=bool(quirks.get("user", True)), send=bool(quirks.get("send_metadata", False)))
     return _upstream(body, quirks)
 
 
@@ -340,41 +339,5 @@ def _answer_format(form: AnswerFormat, quirks: Mapping[str, object]) -> dict[str
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _effort(request: ChatRequest, quirks: Mapping[str, object]) -> str | None:
-    thinking = request.thinking
-    if thinking is None or thinking is False:
-        return None
-    effort = "medium"
-    if not isinstance(thinking, bool):
-        if thinking.effort is not None:
-            effort = thinking.effort
-        elif (budget := thinking.budget_tokens) is not None:
-            effort = next(effort for least, effort in _BUDGETS if budget >= least)
-    return _known_effort(effort, quirks)
-
-
 def _thinks(thinking: bool | ThinkingOptions) -> bool:
     return thinking if isinstance(thinking, bool) else thinking.effort != "none"
-
-
-def _known_effort(effort: str, quirks: Mapping[str, object]) -> str | None:
-    """Return the effort that the vendor knows and that is nearest, the lesser of two; never another for none."""
-    given = quirks.get("efforts")
-    known = [word for word in _ORDER if word in (given if isinstance(given, list | tuple) else _EFFORTS)]
-    if effort in known or effort == "none":
-        return effort if effort in known else None
-    place = _ORDER.index(effort)
-    return min((word for word in known if word != "none"), key=lambda word: abs(_ORDER.index(word) - place), default=None)
-
-
-def _metadata(request: ChatRequest, quirks: Mapping[str, object]) -> dict[str, Any]:
-    metadata = request.metadata or {}
-    fields: dict[str, Any] = {}
-    if isinstance(metadata.get("user_id"), str) and quirks.get("user", True):
-        fields["user"] = metadata["user_id"]
-    if metadata and quirks.get("send_metadata", False):
-        for name, value in metadata.items():
-            if not isinstance(value, str):
-                raise BadRequest("This provider takes only strings as metadata.", field=f"metadata.{name}")
-        fields["metadata"] = metadata
-    return fields

@@ -41,8 +41,9 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.errors import BadRequest
+from headrace.protocol.dialects.effort import EFFORTS, nearest, wished
 from headrace.protocol.dialects.openai_responses.item import unseal
-from headrace.protocol.dialects.parts import image_url, misplaced, text_only
+from headrace.protocol.dialects.parts import image_url, metadata_fields, misplaced, text_only
 from headrace.protocol.request import (
     AnswerFormat,
     ChatRequest,
@@ -57,9 +58,6 @@ from headrace.protocol.request import (
 )
 
 _encode = msgspec.json.Encoder().encode
-# The least budget of tokens that each effort stands for, from the greatest down.
-_BUDGETS = ((8192, "high"), (2048, "medium"), (0, "low"))
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 # The id of an item of reasoning that the relay's own surface told, and the mark of what is sealed in one by another vendor.
 _OWN_ID = re.compile(r"rs_[0-9a-f]{32}_\d+")
 _FOREIGN = "redacted:"
@@ -88,7 +86,7 @@ VENDORS: dict[str, dict[str, object]] = {
     "azure": {},  # below …/openai/v1
     # Where the model called tools, it needs its reasoning to go on.
     "deepseek": {"reasoning_text": True, "efforts": ("high", "max")},
-    "openrouter": {"efforts": _EFFORTS[:-1]},
+    "openrouter": {"efforts": EFFORTS[:-1]},
     # Its models differ in whether they know an effort, and those that do not refuse the request.
     "xai": {"reasoning_effort": False},
 }
@@ -122,7 +120,9 @@ def build_request(request: ChatRequest, model: str, quirks: Mapping[str, object]
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.answer_format is not None:
         body["text"] = {"format": _format(request.answer_format)}
-    body |= _reasoning(request, quirks, store=store) | _metadata(request, quirks)
+    body |= _reasoning(request, quirks, store=store) | metadata_fields(
+        request, user=bool(quirks.get("user", True)), send=bool(quirks.get("send_metadata", False))
+    )
     return _upstream(body, quirks)
 
 
@@ -309,11 +309,11 @@ def _format(answer: AnswerFormat) -> dict[str, Any]:
 
 def _reasoning(request: ChatRequest, quirks: Mapping[str, object], *, store: bool) -> dict[str, Any]:
     """Models that do not reason refuse these fields, so they are only sent when somebody wants reasoning."""
-    effort = _effort(request)
+    effort = wished(request)
     if effort is None:
         return {}
     reasoning: dict[str, Any] = {}
-    if quirks.get("reasoning_effort", True) and (known := _known_effort(effort, quirks)):
+    if quirks.get("reasoning_effort", True) and (known := nearest(effort, quirks.get("efforts"), EFFORTS)):
         reasoning["effort"] = known
     if effort == "none":
         return {"reasoning": reasoning} if reasoning else {}
@@ -322,39 +322,4 @@ def _reasoning(request: ChatRequest, quirks: Mapping[str, object], *, store: boo
     fields: dict[str, Any] = {"reasoning": reasoning} if reasoning else {}
     if not store and quirks.get("encrypted_reasoning", True):
         fields["include"] = ["reasoning.encrypted_content"]
-    return fields
-
-
-def _effort(request: ChatRequest) -> str | None:
-    thinking = request.thinking
-    if thinking is None or thinking is False:
-        return None
-    if thinking is True:
-        return "medium"
-    if thinking.effort is not None:
-        return thinking.effort
-    budget = thinking.budget_tokens
-    return "medium" if budget is None else next(effort for least, effort in _BUDGETS if budget >= least)
-
-
-def _known_effort(effort: str, quirks: Mapping[str, object]) -> str | None:
-    """Return the effort that the vendor knows and that is nearest, the lesser of two; never another for none."""
-    given = quirks.get("efforts")
-    known = [word for word in _EFFORTS if not isinstance(given, list | tuple) or word in given]
-    if effort in known or effort == "none":
-        return effort if effort in known else None
-    place = _EFFORTS.index(effort)
-    return min((word for word in known if word != "none"), key=lambda word: abs(_EFFORTS.index(word) - place), default=None)
-
-
-def _metadata(request: ChatRequest, quirks: Mapping[str, object]) -> dict[str, Any]:
-    metadata = request.metadata or {}
-    fields: dict[str, Any] = {}
-    if isinstance(metadata.get("user_id"), str) and quirks.get("user", True):
-        fields["user"] = metadata["user_id"]
-    if metadata and quirks.get("send_metadata", False):
-        for name, value in metadata.items():
-            if not isinstance(value, str):
-                raise BadRequest("This provider takes only strings as metadata.", field=f"metadata.{name}")
-        fields["metadata"] = metadata
     return fields
